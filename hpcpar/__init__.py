@@ -1,0 +1,39 @@
+"""hpcpar: distributed arrays and distributed training over MPI, with the same bits on any layout.
+
+>>> import hpcpar
+>>> comm = hpcpar.Communicator()
+>>> total = hpcpar.TreeSum(comm, leaves=16, like=gradients)
+
+Names are loaded when they are first used, so that importing the package costs next to nothing and
+environment variables that libraries read at import (threads of the BLAS) can still be set.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hpcpar.comm import Communicator
+    from hpcpar.errors import HangError, UserError
+    from hpcpar.tree import TreeSum
+
+__version__ = "0.1.0"
+__all__ = ["Communicator", "HangError", "TreeSum", "UserError", "__version__"]
+
+_HOME = {
+    "Communicator": "hpcpar.comm",
+    "HangError": "hpcpar.errors",
+    "TreeSum": "hpcpar.tree",
+    "UserError": "hpcpar.errors",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'hpcpar' has no attribute {name!r}")
+    value = getattr(import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,109 @@
+"""Which device a rank computes on, and the array library that goes with it.
+
+CuPy is imported only when a GPU was asked for or found: on a machine without one its import works,
+but parts of it raise later, on use.
+"""
+
+import os
+import sys
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+import numpy
+
+from hpcpar.errors import UserError
+
+__all__ = ["Array", "Device", "namespace"]
+
+Array = Any  # a numpy.ndarray or a cupy.ndarray
+
+
+def namespace(array: Array) -> ModuleType:
+    """numpy or cupy, whichever made `array`. CuPy is never imported here: its arrays bring it along."""
+    if type(array).__module__.partition(".")[0] == "cupy":
+        return sys.modules["cupy"]
+    return numpy
+
+
+@dataclass(frozen=True)
+class Device:
+    """A CPU, or one of the node's GPUs."""
+
+    kind: str = "cpu"  # "cpu" or "cuda"
+    index: int = 0  # number of the GPU among those this process sees
+
+    @classmethod
+    def resolve(cls, wish: str, local_rank: int) -> "Device":
+        """The device of the rank with this number on its node; `wish` is auto, cpu or cuda.
+
+        GPUs are dealt round robin by node-local rank, so several ranks may share one. `auto`
+        takes a GPU where CuPy is installed and sees one. Raises `UserError` when cuda is wished
+        for and there is none.
+        """
+        if wish not in ("auto", "cpu", "cuda"):
+            raise ValueError(f"device is {wish!r}; it must be auto, cpu or cuda")
+        if wish == "cpu" or (wish == "auto" and not _gpu_may_exist()):
+            return cls()
+        try:
+            count = _cuda_device_count()
+        except _NoCuda as error:
+            if wish == "auto":
+                return cls()
+            raise UserError(f"--device cuda: {error}; use --device cpu") from None
+        device = cls("cuda", local_rank % count)
+        device.use()
+        return device
+
+    @property
+    def xp(self) -> ModuleType:
+        """The array library: numpy on a CPU, cupy on a GPU."""
+        if self.kind == "cpu":
+            return numpy
+        import cupy
+
+        return cupy
+
+    def use(self) -> None:
+        """Make this GPU the calling thread's current one; nothing to do for a CPU."""
+        if self.kind == "cuda":
+            self.xp.cuda.Device(self.index).use()
+
+    def asarray(self, array: Array) -> Array:
+        """`array` on this device; a host array is copied to a GPU."""
+        return self.xp.asarray(array)
+
+    def to_host(self, array: Array) -> numpy.ndarray:
+        """`array` as a NumPy array; waits for the GPU work that produces it."""
+        return array if isinstance(array, numpy.ndarray) else array.get()
+
+    def synchronize(self) -> None:
+        """Wait for the work queued on this thread's current stream (not for the whole device)."""
+        if self.kind == "cuda":
+            self.xp.cuda.get_current_stream().synchronize()
+
+    def __str__(self) -> str:
+        return self.kind if self.kind == "cpu" else f"cuda:{self.index}"
+
+
+class _NoCuda(Exception):
+    pass
+
+
+def _gpu_may_exist() -> bool:
+    # A driver without its device node is no GPU; looking costs microseconds, importing CuPy a second.
+    return os.path.exists("/dev/nvidiactl") or os.path.exists("/dev/dxg")
+
+
+def _cuda_device_count() -> int:
+    try:
+        import cupy
+    except ImportError:
+        raise _NoCuda("CuPy is not installed: pip install 'hpcpar[cuda12]' or 'hpcpar[cuda13]'") from None
+    try:
+        count = cupy.cuda.runtime.getDeviceCount()
+    except cupy.cuda.runtime.CUDARuntimeError as error:
+        raise _NoCuda(f"no GPU can be used here ({error})") from None
+    if count == 0:
+        raise _NoCuda("this node has no GPU")
+    return int(count)
