@@ -14,7 +14,7 @@ import numpy
 
 from hpcpar.errors import UserError
 
-__all__ = ["Array", "Device", "namespace"]
+__all__ = ["Array", "Device", "as_array", "namespace", "to_host"]
 
 Array = Any  # a numpy.ndarray or a cupy.ndarray
 
@@ -24,6 +24,38 @@ def namespace(array: Array) -> ModuleType:
     if type(array).__module__.partition(".")[0] == "cupy":
         return sys.modules["cupy"]
     return numpy
+
+
+def as_array(thing: object) -> Array:
+    """`thing` as a NumPy or CuPy array over the same memory, without a copy.
+
+    NumPy and CuPy arrays pass through; those of other libraries (PyTorch, JAX) come through DLPack.
+    Raises TypeError for anything else.
+    """
+    if isinstance(thing, numpy.ndarray) or namespace(thing) is not numpy:
+        return thing
+    if not hasattr(thing, "__dlpack_device__"):
+        raise TypeError(
+            f"{type(thing).__name__} is no array: give a NumPy or CuPy array, or one with DLPack"
+        )
+    if int(thing.__dlpack_device__()[0]) in (def to_host(array: Array) -> numpy.ndarray:
+    """`array` as a NumPy array; for a GPU array this copies, and waits for the work that makes it."""
+    return array if isinstance(array, numpy.ndarray) else array.get()
+
+
+_DLPACK_CPU, _DLPACK_PINNED):
+        return numpy.from_dlpack(thing)  # type: ignore[arg-type]
+    import cupy
+
+    return cupy.from_dlpack(thing)
+
+
+def to_host(array: Array) -> numpy.ndarray:
+    """`array` as a NumPy array; for a GPU array this copies, and waits for the work that makes it."""
+    return array if isinstance(array, numpy.ndarray) else array.get()
+
+
+_DLPACK_CPU, _DLPACK_PINNED = 1, 3  # DLDeviceType in dlpack.h
 
 
 @dataclass(frozen=True)
@@ -72,10 +104,6 @@ class Device:
     def asarray(self, array: Array) -> Array:
         """`array` on this device; a host array is copied to a GPU."""
         return self.xp.asarray(array)
-
-    def to_host(self, array: Array) -> numpy.ndarray:
-        """`array` as a NumPy array; waits for the GPU work that produces it."""
-        return array if isinstance(array, numpy.ndarray) else array.get()
 
     def synchronize(self) -> None:
         """Wait for the work queued on this thread's current stream (not for the whole device)."""

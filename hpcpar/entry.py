@@ -1,0 +1,56 @@
+"""How a program of many ranks begins and ends: one message for a mistake, and a truthful exit status.
+
+    0  done
+    1  anything unexpected: a traceback, from the rank where it happened
+    2  the user's mistake: one sentence from rank 0
+    3  a lost or hung rank: the sentence names it
+"""
+
+import sys
+import traceback
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NoReturn
+
+from hpcpar.errors import EXIT_HANG, EXIT_USER, HangError, UserError
+
+if TYPE_CHECKING:
+    from hpcpar.comm import Communicator
+
+__all__ = ["note", "run_ranks"]
+
+
+def run_ranks(main: Callable[["Communicator"], None]) -> NoReturn:
+    """Run `main` with a host communicator of all ranks, then exit with the status that fits.
+
+    A `UserError` is expected on all ranks at once (see `hpcpar.comm.together`); rank 0 prints it.
+    Any other error ends the other ranks too, which would wait for this one otherwise.
+    """
+    from hpcpar.comm import Communicator
+
+    comm = None
+    try:
+        comm = Communicator(device="cpu")
+        main(comm)
+    except UserError as error:
+        if comm is None or comm.rank == 0:
+            print(f"hpcpar: {error}", file=sys.stderr, flush=True)
+        sys.exit(EXIT_USER)
+    except HangError as error:
+        _end(comm, f"hpcpar: {error}", EXIT_HANG)
+    except Exception:
+        _end(comm, traceback.format_exc(), 1)
+    sys.exit(0)
+
+
+def note(text: str, comm: "Communicator | None" = None) -> None:
+    """Say something on standard error, once: on rank 0, or on the calling rank without `comm`."""
+    if comm is None or comm.rank == 0:
+        print(f"hpcpar: note: {text}", file=sys.stderr, flush=True)
+
+
+def _end(comm: "Communicator | None", message: str, status: int) -> NoReturn:
+    where = f"rank {comm.rank}: " if comm is not None and comm.size > 1 else ""
+    print(where + message, file=sys.stderr, flush=True)
+    if comm is not None and comm.size > 1:
+        comm.mpi.Abort(status)
+    sys.exit(status)

@@ -1,0 +1,91 @@
+"""What the bits depend on: the numerics fingerprint.
+
+Two runs give the same bits when their fingerprints, their configuration and their data are the
+same. The fingerprint holds everything outside this package that chooses how a sum is rounded: the
+BLAS and the kernels that it picked for this processor, NumPy and the SIMD level that it dispatches
+to, the threads a rank, the precision, and on a GPU its model, driver and libraries.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy
+from threadpoolctl import threadpool_info
+
+from hpcpar.device import Array, Device, to_host
+
+if TYPE_CHECKING:
+    from hpcpar.comm import Communicator
+
+__all__ = ["compare_ranks", "differences", "fingerprint", "weights_sha256"]
+
+
+def fingerprint(device: Device, threads: int, precision: str = "float32") -> dict[str, str]:
+    """The fingerprint of this process, as short strings by name."""
+    blas = next((info for info in threadpool_info() if info["user_api"] == "blas"), {})
+    facts = {
+        "numpy": numpy.__version__,
+        "simd": _simd_level(),
+        "blas": f"{blas.get('internal_api', 'unknown')} {blas.get('version', '')}".strip(),
+        "blas_kernel": str(blas.get("architecture", "unknown")),
+        "threads": str(threads),
+        "precision": precision,
+        "device": device.kind,
+    }
+    if device.kind == "cuda":
+        facts |= _gpu_facts(device)
+    return facts
+
+
+def differences(one: dict[str, str], other: dict[str, str]) -> list[str]:
+    """Each name in which two fingerprints differ, as ``name: one, other``."""
+    names = [name for name in one if name in other] + sorted(one.keys() ^ other.keys())
+    return [
+        f"{name}: {one.get(name, 'absent')}, {other.get(name, 'absent')}"
+        for name in names
+        if one.get(name) != other.get(name)
+    ]
+
+
+def compare_ranks(comm: "Communicator", mine: Mapping[str, str]) -> list[str]:
+    """Compare short facts of all ranks with rank 0's: a sentence for each rank that differs.
+
+    Collective; every rank gets the same list.
+    """
+    texts = [json.loads(text) for text in share_texts(comm, json.dumps(dict(mine)))]
+    return [
+        f"rank {rank} differs from rank 0 in " + "; ".join(found)
+        for rank, theirs in enumerate(texts)
+        if (found := differences(texts[0], theirs))
+    ]
+
+
+def weights_sha256(weights: Mapping[str, Array]) -> str:
+    """The hash of every parameter in name order, each as little-endian float32 in C order.
+
+    The names themselves and the layout do not enter, so it is one value for any number of ranks.
+    """
+    digest = hashlib.sha256()
+    for name in sorted(weights):
+        digest.update(numpy.ascontiguousarray(to_host(weights[name]), dtype="<f4").data)
+    return digest.hexdigest()
+
+
+def _simd_level() -> str:
+    # The dispatch targets that NumPy found usable here, beyond its compiled baseline.
+    simd = numpy.show_config(mode="dicts")["SIMD Extensions"]  # type: ignore[index]
+    return " ".join(simd.get("found", [])) or "baseline"
+
+
+def _gpu_facts(device: Device) -> dict[str, str]:
+    runtime = device.xp.cuda.runtime
+    properties = runtime.getDeviceProperties(device.index)
+    return {
+        "gpu": properties["name"].decode(),
+        "cuda": str(runtime.runtimeGetVersion()),
+        "driver": str(runtime.driverGetVersion()),
+        "cublas": str(device.xp.cuda.cublas.getVersion(device.xp.cuda.device.get_cublas_handle())),
+        "cupy": device.xp.__version__,
+    }

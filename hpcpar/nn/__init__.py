@@ -1,0 +1,10 @@
+"""Models with forward and backward written out: GPT, multi-layer perceptron, linear."""
+
+from hpcpar.nn.arena import Arena
+from hpcpar.nn.gpt import gpt
+from hpcpar.nn.linear_model import linear
+from hpcpar.nn.mlp import mlp
+from hpcpar.nn.model import Model
+from hpcpar.nn.parameters import Flat, Parameter
+
+__all__ = ["Arena", "Flat", "Model", "Parameter", "gpt", "linear", "mlp"]

@@ -1,0 +1,62 @@
+"""A fully connected layer, with or without a GELU behind it."""
+
+from typing import Any
+
+from hpcpar.device import Array
+from hpcpar.nn.arena import Arena
+from hpcpar.nn.model import Tensors
+from hpcpar.nn.ops import gelu, linear
+from hpcpar.nn.parameters import Parameter
+
+__all__ = ["Dense"]
+
+
+class Dense:
+    """(B, I) -> x @ weight + bias (B, O), then GELU if `activation`.
+
+    Weights start as `std` times normal numbers (zeros for std=0), biases as zeros. The `first` layer
+    of a model computes no gradient of its input.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        inputs: int,
+        outputs: int,
+        *,
+        std: float = 0.0,
+        activation: bool = False,
+        first: bool = False,
+    ):
+        shape = (inputs, outputs)
+        self.weight = Parameter(f"{name}.weight", shape, "normal" if std else "zeros", std)
+        self.bias = Parameter(f"{name}.bias", (outputs,))
+        self.parameters = [self.weight, self.bias]
+        self.activation = activation
+        self.first = first
+
+    def forward(self, p: Tensors, x: Array, arena: Arena) -> tuple[Array, Any]:
+        w = p[self.weight.name]
+        if x.ndim != 2 or x.shape[1] != len(w):
+            raise ValueError(f"{self.weight.name} takes inputs (B, {len(w)}), not {x.shape}")
+        y = arena.take((len(x), w.shape[1]), w.dtype)
+        linear.forward(x, w, p[self.bias.name], y)
+        if not self.activation:
+            return y, (x,)
+        slope = arena.take(y.shape, y.dtype)
+        gelu.forward(y, slope, arena)
+        return y, (x, slope)
+
+    def backward(
+        self, p: Tensors, g: Tensors, dy: Array, saved: Any, arena: Arena
+    ) -> Array | None:
+        x = saved[0]
+        if self.activation:
+            gelu.backward(dy, saved[1])
+        linear.weight_gradient(x, dy, g[self.weight.name], g[self.bias.name])
+        dx = None
+        if not self.first:
+            dx = arena.take(x.shape, dy.dtype)
+            linear.input_gradient(dy, p[self.weight.name], dx)
+        arena.give(dy, saved)
+        return dx

@@ -1,0 +1,104 @@
+"""A model is a list of layers and a loss; their gradients are written out by hand."""
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from hpcpar.device import Array
+from hpcpar.nn.arena import Arena
+from hpcpar.nn.parameters import Parameter
+
+__all__ = ["Layer", "Loss", "Model", "Tensors"]
+
+Tensors = dict[str, Array]  # parameter name -> values, or gradient
+
+
+class Layer(Protocol):
+    """One stage of a model. It holds shapes and names, no values: many calls may be in flight.
+
+    Arrays are passed on like parcels: `forward` owns `x`, and `backward` owns `dy` and `saved`. They
+    may be overwritten, kept, or given back to the arena, so the caller must not use them afterwards.
+    """
+
+    parameters: list[Parameter]
+
+    def forward(self, p: Tensors, x: Array, arena: Arena) -> tuple[Array, Any]:
+        """(y, saved): the output, and what `backward` needs, in (nested) tuples of arena arrays."""
+
+    def backward(self, p: Tensors, g: Tensors, dy: Array, saved: Any, arena: Arena) -> Array | None:
+        """Write (not add) the gradient of each of the layer's parameters into `g`; returns dx.
+
+        The first layer of a model returns None: nobody asks for the gradient of the inputs.
+        """
+
+
+class Loss(Protocol):
+    """What is minimized, a sum over the targets of a micro-batch."""
+
+    def value(self, outputs: Array, targets: Array, arena: Arena) -> float:
+        """The sum over the targets, in float64. Leaves `outputs` as they are."""
+
+    def value_and_gradient(
+        self, outputs: Array, targets: Array, scale: float, arena: Arena
+    ) -> tuple[float, Array]:
+        """The sum, and the gradient of scale * sum, which takes the place of `outputs`."""
+
+
+class Model:
+    """Layers in a row, and a loss at the end.
+
+    `parameters` lists every tensor in order of use. `flops_per_sample` counts the additions and
+    multiplications of the matrix products of one sample, forward and backward, without those that a
+    causal mask makes needless.
+
+    All methods take the weights `p` and the gradients `g` as dictionaries by name (see
+    `parameters.Flat`), and an arena, from which everything else is taken and to which it returns.
+    """
+
+    def __init__(self, layers: Sequence[Layer], loss: Loss, flops_per_sample: float):
+        self.layers = list(layers)
+        self.loss_function = loss
+        self.flops_per_sample = flops_per_sample
+        self.parameters = [parameter for layer in layers for parameter in layer.parameters]
+
+    def loss_and_gradients(
+        self, p: Tensors, g: Tensors, inputs: Array, targets: Array, scale: float, arena: Arena
+    ) -> float:
+        """The micro-batch's loss, summed over its targets in float64; fills `g`.
+
+        `g` becomes (it is not added to) the gradient of scale * loss, where `scale` is one over the
+        number of targets in the *global* batch: gradients of micro-batches then add up to the mean's.
+        """
+        outputs, saved = self.forward(p, inputs, arena)
+        loss, gradient = self.loss_function.value_and_gradient(outputs, targets, scale, arena)
+        self.backward(p, g, gradient, saved, arena)
+        return loss
+
+    def loss(self, p: Tensors, inputs: Array, targets: Array, arena: Arena) -> float:
+        """The loss alone, summed over the targets in float64."""
+        outputs = self.logits(p, inputs, arena)
+        loss = self.loss_function.value(outputs, targets, arena)
+        arena.give(outputs)
+        return loss
+
+    def logits(self, p: Tensors, inputs: Array, arena: Arena) -> Array:
+        """The last layer's output, (samples, ..., outputs); the caller may give it to the arena."""
+        x = arena.copy(inputs)
+        for layer in self.layers:
+            x, saved = layer.forward(p, x, arena)
+            arena.give(saved)
+        return x
+
+    def forward(self, p: Tensors, inputs: Array, arena: Arena) -> tuple[Array, list[Any]]:
+        """The last layer's output, and what each layer saved for `backward`."""
+        x, saved = arena.copy(inputs), []
+        for layer in self.layers:
+            x, kept = layer.forward(p, x, arena)
+            saved.append(kept)
+        return x, saved
+
+    def backward(
+        self, p: Tensors, g: Tensors, gradient: Array, saved: list[Any], arena: Arena
+    ) -> None:
+        """Fill `g`, given the gradient of the last layer's output and what `forward` saved."""
+        for layer, kept in zip(reversed(self.layers), reversed(saved), strict=True):
+            gradient = layer.backward(p, g, gradient, kept, arena)

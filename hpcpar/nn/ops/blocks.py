@@ -1,0 +1,16 @@
+"""Cutting elementwise work into blocks that stay in a core's cache."""
+
+import numpy as np
+
+from hpcpar.device import Array, namespace
+
+__all__ = ["BLOCK_ELEMENTS", "row_blocks"]
+
+BLOCK_ELEMENTS = 1 << 16  # 256 KiB of float32: a few such blocks fit a level-2 cache
+
+
+def row_blocks(x: Array) -> list[slice]:
+    """Slices of the rows of `x` (N, C) of about BLOCK_ELEMENTS each; a single slice on a GPU."""
+    rows, columns = x.shape
+    step = max(1, BLOCK_ELEMENTS // columns) if namespace(x) is np else max(1, rows)
+    return [slice(start, min(start + step, rows)) for start in range(0, rows, step)]

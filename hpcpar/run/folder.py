@@ -1,0 +1,127 @@
+"""The folder of a run.
+
+    config.toml     complete: `python -m hpcpar.train config.toml` runs the same again
+    metrics.jsonl   a line a step, flushed
+    checkpoints/    see checkpoint.py
+    loss.svg        the loss over the steps
+    summary.json    written at the end; a run that has one is complete
+"""
+
+import dataclasses
+import json
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hpcpar.errors import UserError
+
+__all__ = ["RunConfig", "RunFolder", "read_config", "write_whole"]
+
+
+@dataclass
+class RunConfig:
+    """Where a run writes, and how often it looks at its validation loss.
+
+    Args:
+        dir: The run's folder; empty makes a new one under runs/, named by date and time.
+        resume: Continue the run in this folder, on whatever ranks there are now.
+        evaluate_every: Steps between two looks at the validation loss; 0 looks at the end only.
+        evaluate_samples: Validation samples in each such look; 0 takes all of them.
+    """
+
+    dir: str = ""
+    resume: bool = False
+    evaluate_every: int = 100
+    evaluate_samples: int = 512
+
+
+class RunFolder:
+    """Writes a run's files; only one rank has one."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.checkpoints = path / "checkpoints"
+
+    @classmethod
+    def claim(cls, config: RunConfig) -> "RunFolder":
+        """The folder that `config` names, not yet touched.
+
+        Raises `UserError` when it holds something and the run is not resumed.
+        """
+        path = Path(config.dir or time.strftime("runs/%Y-%m-%d-%H%M%S"))
+        try:
+            used = path.exists() and (not path.is_dir() or any(path.iterdir()))
+        except OSError as error:
+            raise UserError(f"run folder {path} cannot be read: {error.strerror}") from None
+        if used and not config.resume:
+            raise UserError(
+                f"run folder {path} is already used: name another with --run.dir, "
+                "or continue it with --run.resume true"
+            )
+        return cls(path)
+
+    def start(self, config: Any, step: int) -> None:
+        """Write config.toml, and keep those lines of metrics.jsonl that lie before `step`.
+
+        Raises `UserError` when the folder cannot be written.
+        """
+        metrics = self.path / "metrics.jsonl"
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            import tomli_w
+
+            write_whole(self.path / "config.toml", tomli_w.dumps(dataclasses.asdict(config)))
+            kept = [row for row in self.metrics() if row["step"] <= step]
+            write_whole(metrics, "".join(json.dumps(row) + "\n" for row in kept))
+            (self.path / "summary.json").unlink(missing_ok=True)
+            self._metrics = metrics.open("a")
+        except OSError as error:
+            raise UserError(f"run folder {self.path} cannot be written: {error.strerror}") from None
+
+    def log(self, row: dict[str, Any]) -> None:
+        """Append a line to metrics.jsonl and hand it to the operating system at once."""
+        self._metrics.write(json.dumps(row) + "\n")
+        self._metrics.flush()
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """All whole lines of metrics.jsonl; one that a crash cut off is left out."""
+        try:
+            lines = (self.path / "metrics.jsonl").read_text().splitlines()
+        except FileNotFoundError:
+            return []
+        rows = []
+        for line in lines:
+            try:
+                rows.append(json.loads(line))
+            except json.JSONDecodeError:
+                break
+        return rows
+
+    def finish(self, summary: dict[str, Any]) -> None:
+        """Write summary.json, whole or not at all."""
+        self._metrics.close()
+        write_whole(self.path / "summary.json", json.dumps(summary, indent=1) + "\n")
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The config.toml of a run's folder; raises `UserError` when `path` is not one."""
+    import tomllib
+
+    try:
+        return tomllib.loads((path / "config.toml").read_text())
+    except FileNotFoundError:
+        raise UserError(f"{path} is not the folder of a run: it has no config.toml") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path / 'config.toml'} cannot be read: {error}") from None
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Replace a file by `text`, so that a crash leaves the old one or the new one."""
+    partial = path.with_name(f".{path.name}.partial")
+    with partial.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)

@@ -1,0 +1,127 @@
+"""What a run tells: to the screen and to its folder. Rank 0 reports; on the others nothing happens."""
+
+import math
+import time
+from typing import TYPE_CHECKING, Any
+
+from hpcpar.run.folder import RunFolder
+from hpcpar.run.plot import draw_loss
+from hpcpar.run.progress import Progress
+
+if TYPE_CHECKING:
+    from hpcpar.data import Dataset
+
+__all__ = ["Report"]
+
+
+class Report:
+    """Use it as a context manager around the steps; `folder` is None on all ranks but one.
+
+    Args:
+        start: the run does steps start + 1 to config.steps.
+    """
+
+    def __init__(
+        self,
+        folder: RunFolder | None,
+        start: int,
+        config: "Config",
+        dataset: "Dataset",
+        model: "Model",
+        comm: "Communicator",
+    ) -> None:
+        self._folder, self._start, self._config, self._dataset = folder, start, config, dataset
+        self._layout = {"ranks": comm.size, "nodes": comm.nodes, "data": comm.size}
+        self._unit = "samples" if dataset.kind == "table" else "tokens"
+        self._per_step = config.batch.size * dataset.train.targets_per_sample
+        self._row: dict[str, Any] = {}
+        self._progress = Progress(start, config.steps, self._unit) if folder else None
+        self._began = self._last = time.monotonic()
+        weights = sum(p.size for p in model.parameters if p.tied_to is None)
+        self.say(
+            f"{comm.size} rank{'s' * (comm.size > 1)} on {comm.nodes} node{'s' * (comm.nodes > 1)} "
+            f"({comm.device}, {config.threads} thread{'s' * (config.threads > 1)} each), "
+            f"{config.model.kind} with {weights:,} weights, {dataset.describe()}"
+        )
+        if start:
+            self.say(f"continuing after step {start}")
+
+    def __enter__(self) -> "Report":
+        if self._progress:
+            self._progress.__enter__()
+        self._began = self._last = time.monotonic()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        if self._progress:
+            self._progress.__exit__(*error)
+
+    def say(self, text: str) -> None:
+        """A line on the screen."""
+        if self._progress:
+            self._progress.say(text)
+
+    def step(self, step: int, loss: float, norm: float, rate: float) -> None:
+        """A step is done: its loss, the gradient's norm before clipping, the learning rate."""
+        now = time.monotonic()
+        seconds, self._last = now - self._last, now
+        speed = self._per_step / seconds
+        self._row = {
+            "step": step,
+            "loss": loss,
+            "gradient_norm": norm,
+            "learning_rate": rate,
+            "seconds": seconds,
+            f"{self._unit}_per_second": speed,
+        }
+        if self._progress:
+            self._progress.step(step, loss, speed)
+
+    def evaluation(self, loss: float) -> None:
+        """The validation loss after the step that was told last."""
+        self._row["validation_loss"] = loss
+        self.say(f"step {self._row['step']}: validation loss {self.describe(loss)}")
+
+    def end_step(self) -> None:
+        """Write the step's line; what was done since `step` is no part of the next one's time."""
+        if self._folder:
+            self._folder.log(self._row)
+        self._last = time.monotonic()
+
+    def describe(self, loss: float) -> str:
+        """A loss as text, in nats and for bytes also in bits per byte."""
+        bytes_only = self._dataset.kind == "bytes"
+        bits = f" ({loss / math.log(2):.4f} bits per byte)" if bytes_only else ""
+        return f"{loss:.4f}{bits}"
+
+    def finish(self, sha256: str, numerics: dict[str, str]) -> None:
+        """Write summary.json and loss.svg, and print the last lines."""
+        if not self._folder:
+            return
+        rows = self._folder.metrics()
+        losses = {key: row[key] for row in rows for key in ("loss", "validation_loss") if key in row}
+        # The first step pays for everything that is done once.
+        steady = [row["seconds"] for row in rows if row["step"] > self._start + 1]
+        speed = len(steady) * self._per_step / sum(steady) if steady else 0.0
+        summary: dict[str, Any] = {"steps": self._config.steps, **losses}
+        if self._dataset.kind == "bytes":
+            summary["bits_per_byte"] = losses["validation_loss"] / math.log(2)
+        baseline = self._baseline()
+        if baseline:
+            summary["bigram_loss"] = baseline
+        draw_loss(self._folder.path / "loss.svg", rows, ("bigram model", baseline) if baseline else None)
+        self._folder.finish(
+            summary
+            | {f"{self._unit}_per_second": speed, "weights_sha256": sha256}
+            | {"layout": self._layout, "fingerprint": numerics, "data_sha256": self._dataset.digest}
+        )
+        print(f"validation loss {self.describe(losses['validation_loss'])}", end="")
+        print(f"; a bigram model's is {self.describe(baseline)}" if baseline else "")
+        print(f"{speed:,.0f} {self._unit}/s; everything is in {self._folder.path}")
+        print(f"weights sha256 {sha256}", flush=True)
+
+    def _baseline(self) -> float | None:
+        """What a model that knows one token of the past reaches on the same samples."""
+        if self._dataset.kind == "table" or self._dataset.vocabulary > LARGEST_BIGRAM:
+            return None
+        return bigram_loss(...)

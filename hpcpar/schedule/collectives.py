@@ -1,0 +1,322 @@
+"""Schedules of the collective operations, each for one rank of any number of ranks.
+
+What a rank brings is in buffer "x", what it gets is in "out"; "scratch" is the runner's. Counts are
+elements. Reductions add in the order of the tree over the ranks (schedule/tree.py), except the ring.
+All functions are pure and, as schedules of large arrays are long, remember their last answers.
+"""
+
+from collections.abc import Iterator
+from functools import lru_cache
+
+from hpcpar.schedule.exchange import SEGMENT, direct_tree, piece, pipeline, split, stages
+from hpcpar.schedule.steps import Combine, Copy, Recv, Send, Span, Step
+from hpcpar.schedule.tree import Node, allreduce_roots, combine_plan
+
+__all__ = [
+    "allgather",
+    "allreduce",
+    "alltoall",
+    "barrier",
+    "bcast",
+    "gather",
+    "receive",
+    "reduce",
+    "reduce_scatter",
+    "ring_allgather",
+    "ring_allreduce",
+    "ring_reduce_scatter",
+    "scatter",
+    "send",
+]
+
+Steps = tuple[Step, ...]
+remember = lru_cache(maxsize=256)
+
+
+@remember
+def allreduce(
+    rank: int,
+    size: int,
+    count: int,
+    algorithm: str = "auto",
+    source: str = "x",
+    segment: int = SEGMENT,
+) -> Steps:
+    """out = the reduction of every rank's `source`, which may be "out" itself.
+
+    auto, halving (a power of two of ranks) and direct have the same bits: the tree over the ranks.
+    """
+    if algorithm == "ring":
+        return ring_allreduce(rank, size, count, source, segment)
+    if algorithm == "halving" and size & (size - 1):
+        raise ValueError(f"halving needs a power of two of ranks, not {size}: take direct or auto")
+    nodes = _one_each(size)
+    return tuple(allreduce_roots(rank, count, nodes, size, [source], segment, algorithm))
+
+
+@remember
+def reduce_scatter(rank: int, size: int, counts: tuple[int, ...], segment: int = SEGMENT) -> Steps:
+    """out = this rank's run of the sum, by direct exchange; rank j's run has counts[j] elements."""
+    if size == 1:
+        return _copy(0, counts[0])
+    plan = combine_plan([node for own in _one_each(size) for node in own], size)
+    return tuple(direct_tree(rank, range(size), plan, ["x"], _runs(counts), segment, share=False))
+
+
+@remember
+def ring_reduce_scatter(
+    rank: int, size: int, count: int, source: str = "x", segment: int = SEGMENT
+) -> Steps:
+    """Leaves this rank's slice of the sum in its place in "out", by a ring (Patarasuk and Yuan 2009).
+
+    Slice j travels from rank j+1 once around to rank j and is added to on the way.
+    """
+    slices = split(count, size)
+    if size == 1:
+        return () if source == "out" else _copy(0, count, source)
+    steps: list[Step] = []
+    for hop in range(size - 1):
+        give, take = slices[(rank - 1 - hop) % size], slices[(rank - 2 - hop) % size]
+        steps += _ring_hop(rank, size, give, take, (source if hop == 0 else "out", source), segment)
+    return tuple(steps)
+
+
+@remember
+def ring_allgather(rank: int, size: int, count: int, segment: int = SEGMENT) -> Steps:
+    """Every rank has its slice in its place in "out"; all slices travel around the ring."""
+    slices = split(count, size)
+    steps: list[Step] = []
+    for hop in range(size - 1):
+        give, take = slices[(rank - hop) % size], slices[(rank - 1 - hop) % size]
+        for i in range(stages((give, take), segment)):
+            theirs, ours = piece(take, i, segment), piece(give, i, segment)
+            if theirs:
+                steps.append(Recv((rank - 1) % size, Span("out", theirs.start, theirs.stop)))
+            if ours:
+                steps.append(Send((rank + 1) % size, Span("out", ours.start, ours.stop)))
+    return tuple(steps)
+
+
+def ring_allreduce(
+    rank: int, size: int, count: int, source: str = "x", segment: int = SEGMENT
+) -> Steps:
+    """The bandwidth-optimal ring. Its order of additions differs from slice to slice: not the tree's."""
+    there = ring_reduce_scatter(rank, size, count, source, segment)
+    return there + ring_allgather(rank, size, count, segment)
+
+
+@remember
+def reduce(rank: int, size: int, count: int, root: int = 0, segment: int = SEGMENT) -> Steps:
+    """out on the root = the sum in tree order, by a binomial tree.
+
+    A subtree's sum is made by its lowest rank, or by the root if that is one of its ranks: so any
+    root gets the bits of the tree without an extra hop.
+    """
+    meetings = list(_meetings(rank, size, root))
+    if size == 1:
+        return _copy(0, count)
+    sources = [other for other, _, _ in meetings]
+    to = next((other for other, receives, _ in meetings if not receives), None)
+    fan_in = len(sources) if to is None else len(sources) - 1
+
+    def slot(i: int, k: int, length: int) -> Span:
+        base = ((i % 2) * fan_in + k) * segment
+        return Span("scratch", base, base + length)
+
+    def start(i: int) -> list[Step]:
+        length = len(piece(range(count), i, segment))
+        return [Recv(sources[k], slot(i, k, length)) for k in range(fan_in)]
+
+    def finish(i: int) -> list[Step]:
+        run = piece(range(count), i, segment)
+        mine, steps = Span("x", run.start, run.stop), list[Step]()
+        for k, (_, receives, is_left) in enumerate(meetings):
+            if receives:
+                other = slot(i, k, len(run))
+                last = to is None and k == fan_in - 1
+                into = Span("out", run.start, run.stop) if last else slot(i, 0, len(run))
+                left, right = (mine, other) if is_left else (other, mine)
+                steps.append(Combine(into, left, right))
+                mine = into
+        return steps if to is None else [*steps, Send(to, mine)]
+
+    return tuple(pipeline(stages((range(count),), segment), start, finish, ahead=2))
+
+
+@remember
+def bcast(rank: int, size: int, count: int, root: int = 0, segment: int = SEGMENT) -> Steps:
+    """Fill "x" with the root's, down a binomial tree, piece after piece."""
+    place = (rank - root) % size
+    pieces = [piece(range(count), i, segment) for i in range(stages((range(count),), segment))]
+    spans = [Span("x", run.start, run.stop) for run in pieces]
+    steps: list[Step] = []
+    reach = 1 << (size - 1).bit_length()
+    if place:
+        reach = place & -place
+        steps += [Recv((root + place - reach) % size, span) for span in spans]
+    children = []
+    while (reach := reach >> 1) > 0:
+        if place + reach < size:
+            children.append((root + place + reach) % size)
+    return (*steps, *(Send(child, span) for span in spans for child in children))
+
+
+@remember
+def gather(
+    rank: int, size: int, counts: tuple[int, ...], root: int = 0, segment: int = SEGMENT
+) -> Steps:
+    """out on the root = every rank's "x", in the order of the ranks; rank j's has counts[j] elements."""
+    runs = _runs(counts)
+    if rank != root:
+        return _pieces(Send, root, "x", range(counts[rank]), segment)
+    steps = list(_copy(runs[rank].start, counts[rank]))
+    for other in range(size):
+        if other != root:
+            steps += _pieces(Recv, other, "out", runs[other], segment)
+    return tuple(steps)
+
+
+@remember
+def scatter(
+    rank: int, size: int, counts: tuple[int, ...], root: int = 0, segment: int = SEGMENT
+) -> Steps:
+    """out = this rank's run of the root's "x"; rank j's run has counts[j] elements."""
+    runs = _runs(counts)
+    if rank != root:
+        return _pieces(Recv, root, "out", range(counts[rank]), segment)
+    steps: list[Step] = []
+    for other in range(size):
+        if other != root:
+            steps += _pieces(Send, other, "x", runs[other], segment)
+    return (*steps, *_copy(0, counts[rank], start=runs[rank].start))
+
+
+@remember
+def allgather(rank: int, size: int, counts: tuple[int, ...], segment: int = SEGMENT) -> Steps:
+    """out = every rank's "x", in the order of the ranks; rank j's has counts[j] elements."""
+    own = range(counts[rank])
+    return _exchange(rank, size, [own] * size, _runs(counts), segment)
+
+
+@remember
+def alltoall(
+    rank: int,
+    size: int,
+    to_each: tuple[int, ...],
+    from_each: tuple[int, ...],
+    segment: int = SEGMENT,
+) -> Steps:
+    """Run j of "x", of to_each[j] elements, goes to rank j; out = what came, in the order of the ranks."""
+    return _exchange(rank, size, _runs(to_each), _runs(from_each), segment)
+
+
+@remember
+def barrier(rank: int, size: int) -> Steps:
+    """Nobody's ends before everybody's has begun: dissemination (Hensgen, Finkel and Manber 1988).
+
+    The token that is sent in a round is the one that arrived in the round before, which makes the
+    scoreboard wait for it.
+    """
+    steps: list[Step] = []
+    for k in range((size - 1).bit_length()):
+        steps.append(Recv((rank - (1 << k)) % size, Span("x", k + 1, k + 2)))
+        steps.append(Send((rank + (1 << k)) % size, Span("x", k, k + 1)))
+    return tuple(steps)
+
+
+@remember
+def send(to: int, count: int, segment: int = SEGMENT) -> Steps:
+    """Send "x" to one rank; the other side is `receive`."""
+    return _pieces(Send, to, "x", range(count), segment)
+
+
+@remember
+def receive(source: int, count: int, segment: int = SEGMENT) -> Steps:
+    """Receive "out" from one rank."""
+    return _pieces(Recv, source, "out", range(count), segment)
+
+
+def _ring_hop(
+    rank: int, size: int, give: range, take: range, names: tuple[str, str], segment: int
+) -> list[Step]:
+    """Pass the slice `give` on; what arrives for `take` is added to from the left: arriving + own."""
+    giving, own = names
+
+    def slot(i: int) -> Span:
+        base = (i % 2) * segment
+        return Span("scratch", base, base + len(piece(take, i, segment)))
+
+    def start(i: int) -> list[Step]:
+        arriving, leaving = slot(i), piece(give, i, segment)
+        steps: list[Step] = [Recv((rank - 1) % size, arriving)] if len(arriving) else []
+        if leaving:
+            steps.append(Send((rank + 1) % size, Span(giving, leaving.start, leaving.stop)))
+        return steps
+
+    def finish(i: int) -> list[Step]:
+        run = piece(take, i, segment)
+        if not run:
+            return []
+        return [Combine(Span("out", run.start, run.stop), slot(i), Span(own, run.start, run.stop))]
+
+    return pipeline(stages((give, take), segment), start, finish, ahead=2)
+
+
+def _meetings(rank: int, size: int, root: int) -> Iterator[tuple[int, bool, bool]]:
+    """(the other rank, whether this one receives, whether this one's subtree is the left one), upwards."""
+
+    def holder(level: int, index: int) -> int:
+        return root if root >> level == index else index << level
+
+    level = 0
+    while (1 << level) < size:
+        index = rank >> level
+        if (index ^ 1) << level < size:
+            other = holder(level, index ^ 1)
+            receives = holder(level + 1, index >> 1) == rank
+            yield other, receives, index & 1 == 0
+            if not receives:
+                return
+        level += 1
+
+
+def _exchange(
+    rank: int, size: int, sent: list[range], received: list[range], segment: int
+) -> Steps:
+    """Send run j of "x" to rank j and receive its run of "out", for all j."""
+    steps: list[Step] = []
+    for shift in range(1, size):  # not all from rank 0 at once
+        source = (rank - shift) % size
+        steps += _pieces(Recv, source, "out", received[source], segment)
+    for shift in range(1, size):
+        to = (rank + shift) % size
+        steps += _pieces(Send, to, "x", sent[to], segment)
+    own = sent[rank]
+    return (*steps, *_copy(received[rank].start, len(own), start=own.start))
+
+
+def _pieces(
+    kind: type[Send] | type[Recv], peer: int, buffer: str, run: range, segment: int
+) -> Steps:
+    parts = (piece(run, i, segment) for i in range(stages((run,), segment)))
+    return tuple(kind(peer, Span(buffer, part.start, part.stop)) for part in parts)
+
+
+def _copy(into: int, count: int, source: str = "x", start: int = 0) -> Steps:
+    """out[into:] = source[start:], `count` elements."""
+    if count == 0:
+        return ()
+    return (Copy(Span("out", into, into + count), Span(source, start, start + count)),)
+
+
+def _runs(counts: tuple[int, ...]) -> list[range]:
+    runs, start = [], 0
+    for count in counts:
+        runs.append(range(start, start + count))
+        start += count
+    return runs
+
+
+def _one_each(size: int) -> list[list[Node]]:
+    """Rank r has leaf r."""
+    return [[Node(0, rank)] for rank in range(size)]

@@ -1,0 +1,192 @@
+"""How partial sums meet: the patterns that reductions in tree order are made of.
+
+Large spans travel in pieces. A pattern starts the transfers of a few pieces ahead (`AHEAD`) and
+then adds them one by one, so that what has just arrived is added while the next is on its way.
+"""
+
+from collections.abc import Callable, Sequence
+from itertools import chain
+
+from hpcpar.schedule.steps import Combine, Copy, Recv, Send, Span, Step
+
+__all__ = ["SEGMENT", "direct_tree", "doubling_tree", "halving_tree", "piece", "pipeline", "split"]
+
+SEGMENT = 1 << 16  # elements in a message: what arrives should still be in the cache when it is added
+AHEAD = 2
+
+
+def split(count: int, parts: int) -> list[range]:
+    """`count` elements in `parts` runs by numpy.array_split's rule: the first runs are one longer."""
+    length, longer = divmod(count, parts)
+    stops = [length * i + min(i, longer) for i in range(parts + 1)]
+    return [range(start, stop) for start, stop in zip(stops, stops[1:], strict=False)]
+
+
+def piece(run: range, number: int, segment: int) -> range:
+    """Piece `number` of a run cut every `segment` elements; empty beyond the end."""
+    start = min(run.start + number * segment, run.stop)
+    return range(start, min(start + segment, run.stop))
+
+
+def stages(runs: Sequence[range], segment: int) -> int:
+    """Number of pieces of the longest run."""
+    return -(-max(map(len, runs), default=0) // segment)
+
+
+def pipeline(
+    count: int,
+    start: Callable[[int], list[Step]],
+    finish: Callable[[int], list[Step]],
+    ahead: int = AHEAD,
+) -> list[Step]:
+    """start(i) and finish(i) for every i, with up to `ahead` starts before their finish."""
+    steps: list[Step] = list(chain.from_iterable(start(i) for i in range(min(ahead, count))))
+    for i in range(count):
+        steps += finish(i)
+        if i + ahead < count:
+            steps += start(i + ahead)
+    return steps
+
+
+def direct_tree(
+    rank: int,
+    owners: Sequence[int],
+    plan: Sequence[tuple[int, int, int]],
+    names: Sequence[str],
+    slices: Sequence[range],
+    segment: int = SEGMENT,
+    share: bool = True,
+) -> list[Step]:
+    """Rank j gets slice j of every root, adds them up by `plan`, and with `share` sends the sum to all.
+
+    `owners` has the rank of every root, left to right; `names` the buffers of this rank's own.
+    The sum goes to its place in "out"; without `share` "out" is this rank's slice alone.
+    """
+    size = len(slices)
+    # Many roots, shorter pieces: the scratch of all pieces under way should not outgrow the cache.
+    segment = max(1, min(segment, 8 * segment // max(1, len(owners))))
+    others = [(rank + shift) % size for shift in range(1, size)]  # not all to rank 0 at once
+    shift = 0 if share else slices[rank].start
+    buffers = iter(names)
+    own = {position: next(buffers) for position, owner in enumerate(owners) if owner == rank}
+    foreign = [position for position, owner in enumerate(owners) if owner != rank]
+
+    def places(i: int) -> dict[int, Span]:
+        mine = piece(slices[rank], i, segment)
+        spans = {position: Span(name, mine.start, mine.stop) for position, name in own.items()}
+        for slot, position in enumerate(foreign, start=(i % AHEAD) * len(foreign)):
+            spans[position] = Span("scratch", slot * segment, slot * segment + len(mine))
+        return spans
+
+    def start(i: int) -> list[Step]:
+        steps: list[Step] = []
+        if piece(slices[rank], i, segment):
+            spans = places(i)
+            steps += [Recv(owners[position], spans[position]) for position in foreign]
+        for other in others:
+            theirs = piece(slices[other], i, segment)
+            if theirs:
+                steps += [Send(other, Span(name, theirs.start, theirs.stop)) for name in names]
+        return steps
+
+    def finish(i: int) -> list[Step]:
+        steps: list[Step] = []
+        mine = piece(slices[rank], i, segment)
+        out = Span("out", mine.start - shift, mine.stop - shift)
+        if mine:
+            steps += _add_up(plan, places(i), out)
+        for other in others if share else ():
+            theirs = piece(slices[other], i, segment)
+            if theirs:
+                steps.append(Recv(other, Span("out", theirs.start, theirs.stop)))
+            if mine:
+                steps.append(Send(other, out))
+        return steps
+
+    return pipeline(stages(slices, segment), start, finish)
+
+
+def halving_tree(
+    rank: int, size: int, count: int, source: str = "x", segment: int = SEGMENT
+) -> list[Step]:
+    """Recursive halving, nearest partner first, then doubling; one root a rank, `size` a power of two.
+
+    In every round partners swap halves of what they are responsible for and add the other's half
+    to their own, left + right. The rounds are the levels of the tree.
+    """
+    steps: list[Step] = []
+    rounds: list[tuple[int, range, range]] = []
+    mine, have = range(count), source
+    for distance in _powers(size):
+        partner = rank ^ distance
+        keep, give = split(len(mine), 2)
+        if rank & distance:
+            keep, give = give, keep
+        keep, give = (range(mine.start + run.start, mine.start + run.stop) for run in (keep, give))
+        steps += _swap_and_add(rank, partner, have, keep, give, segment)
+        rounds.append((partner, keep, give))
+        mine, have = keep, "out"
+    for partner, keep, give in reversed(rounds):
+        for i in range(stages((keep, give), segment)):
+            theirs, ours = piece(give, i, segment), piece(keep, i, segment)
+            if theirs:
+                steps.append(Recv(partner, Span("out", theirs.start, theirs.stop)))
+            if ours:
+                steps.append(Send(partner, Span("out", ours.start, ours.stop)))
+    return steps
+
+
+def doubling_tree(rank: int, size: int, count: int, source: str = "x") -> list[Step]:
+    """The tree in log2(size) rounds that swap everything: more volume, half the messages."""
+    steps: list[Step] = []
+    have, got = Span(source, 0, count), Span("scratch", 0, count)
+    for distance in _powers(size):
+        partner = rank ^ distance
+        left, right = (have, got) if rank < partner else (got, have)
+        out = Span("out", 0, count)
+        steps += [Recv(partner, got), Send(partner, have), Combine(out, left, right)]
+        have = out
+    return steps
+
+
+def _swap_and_add(
+    rank: int, partner: int, have: str, keep: range, give: range, segment: int
+) -> list[Step]:
+    def slot(i: int) -> Span:
+        base = (i % AHEAD) * segment
+        return Span("scratch", base, base + len(piece(keep, i, segment)))
+
+    def start(i: int) -> list[Step]:
+        theirs, arriving = piece(give, i, segment), slot(i)
+        steps: list[Step] = [Recv(partner, arriving)] if len(arriving) else []
+        return [*steps, Send(partner, Span(have, theirs.start, theirs.stop))] if theirs else steps
+
+    def finish(i: int) -> list[Step]:
+        ours = piece(keep, i, segment)
+        if not ours:
+            return []
+        own, other = Span(have, ours.start, ours.stop), slot(i)
+        left, right = (own, other) if rank < partner else (other, own)
+        return [Combine(Span("out", ours.start, ours.stop), left, right)]
+
+    return pipeline(stages((keep, give), segment), start, finish)
+
+
+def _add_up(
+    plan: Sequence[tuple[int, int, int]], spans: dict[int, Span], out: Span
+) -> list[Step]:
+    """The additions of `plan`; the last goes to `out`, the others stay in scratch."""
+    if not plan:
+        return [Copy(out, spans[0])]
+    steps: list[Step] = []
+    for into, left, right in plan[:-1]:
+        # Two neighbouring roots of one rank are never siblings, so one of the two is in scratch.
+        target = spans[left] if spans[left].buffer == "scratch" else spans[right]
+        steps.append(Combine(target, spans[left], spans[right]))
+        spans[into] = target
+    _, left, right = plan[-1]
+    return [*steps, Combine(out, spans[left], spans[right])]
+
+
+def _powers(size: int) -> list[int]:
+    return [1 << k for k in range(size.bit_length() - 1)]

@@ -1,0 +1,48 @@
+"""Tools of the command line: python -m hpcpar TOOL ...
+
+Each tool is a function of its own module: its arguments are its flags, its docstring is its help,
+and its last argument is the communicator of the ranks that it runs on (one, without mpirun).
+"""
+
+import inspect
+import os
+import sys
+from argparse import ArgumentError
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from hpcpar.errors import UserError
+from hpcpar.tools.evaluate import evaluate
+from hpcpar.tools.export import export
+from hpcpar.tools.generate import generate
+
+if TYPE_CHECKING:
+    from hpcpar.comm import Communicator
+
+__all__ = ["main"]
+
+TOOLS: dict[str, Callable[..., None]] = {
+    "evaluate": evaluate,
+    "export": export,
+    "generate": generate,
+}
+
+
+def main(arguments: Sequence[str], comm: "Communicator") -> None:
+    """Run the tool that the command line names; raises `UserError` for a wrong one."""
+    from jsonargparse import ArgumentParser
+
+    if comm.rank > 0:
+        sys.stdout = open(os.devnull, "w")  # rank 0 speaks for all  # noqa: SIM115
+    parser = ArgumentParser(prog="python -m hpcpar", exit_on_error=False)
+    subcommands = parser.add_subcommands(dest="tool")
+    for name, function in TOOLS.items():
+        tool = ArgumentParser(exit_on_error=False, description=inspect.getdoc(function))
+        tool.add_function_arguments(function, skip={"comm"}, as_positional=True)
+        summary = (inspect.getdoc(function) or "").splitlines()[0]
+        subcommands.add_subcommand(name, tool, help=summary)
+    try:
+        parsed = parser.parse_args(list(arguments))
+    except ArgumentError as error:
+        raise UserError(f"{' '.join(str(error).split())}; see python -m hpcpar --help") from None
+    TOOLS[parsed.tool](**parsed[parsed.tool].as_dict(), comm=comm)

@@ -1,0 +1,57 @@
+"""Open a trained GPT: the folder of a run, or a Hugging Face GPT-2 folder."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from hpcpar import checkpoint
+from hpcpar.entry import note
+from hpcpar.errors import UserError
+from hpcpar.nn import Model, gpt
+from hpcpar.nn.huggingface import read_sizes, read_weights
+from hpcpar.run.folder import read_config
+
+__all__ = ["Trained", "load_gpt"]
+
+SIZES = ("layers", "heads", "width", "context", "vocabulary")
+
+
+@dataclass
+class Trained:
+    """A GPT with its weights on the host."""
+
+    model: Model
+    weights: dict[str, np.ndarray]  # without second names of tied tensors
+    sizes: dict[str, int]  # layers, heads, width, context, vocabulary
+    reads: str  # "bytes" or "tokens"
+
+    @property
+    def params(self) -> dict[str, np.ndarray]:
+        """The weights under all names that the model uses."""
+        tied = {p.name: self.weights[p.tied_to] for p in self.model.parameters if p.tied_to}
+        return self.weights | tied
+
+
+def load_gpt(path: str) -> Trained:
+    """Raises `UserError` when there is no GPT in `path`, or when its weights do not fit it."""
+    folder = Path(path)
+    if (folder / "config.toml").is_file() or not (folder / "config.json").is_file():
+        config = read_config(folder)
+        if config["model"]["kind"] != "gpt":
+            raise UserError(f"{path} is a run of a {config['model']['kind']} model; this tool takes a GPT")
+        sizes = {name: config["model"][name] for name in SIZES}
+        saved = checkpoint.load_latest(folder / "checkpoints", note)
+        if saved is None:
+            raise UserError(f"{path} has no checkpoint yet")
+        weights, reads = saved.model, config["data"]["kind"]
+    else:
+        sizes, weights = read_sizes(folder), read_weights(folder)
+        reads = "bytes" if sizes["vocabulary"] <= 256 else "tokens"
+    model = gpt(*(sizes[name] for name in SIZES))
+    expected = {p.name: p.shape for p in model.parameters if p.tied_to is None}
+    for name in sorted(expected.keys() | weights.keys()):
+        found = weights[name].shape if name in weights else None
+        if found != expected.get(name):
+            raise UserError(f"{path}: {name} is {found}, the model's is {expected.get(name)}")
+    return Trained(model, weights, sizes, reads)

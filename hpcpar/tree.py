@@ -1,0 +1,142 @@
+"""One sum, whoever computes it.
+
+The gradient of a step is the sum of a fixed number of *leaves* by one fixed binary tree over the
+leaf numbers: the tree of the next power of two, absent leaves skipped; an inner node is one
+addition, left + right. Floating-point addition is not associative, so a sum has the bits of its
+order; here the order is a property of the leaves, and how many ranks there are, and which of them
+computed which leaf, changes nothing.
+
+    leaves = 6, two ranks              rank 0: leaves 0..2, roots (0+1) and 2
+             +                         rank 1: leaves 3..5, roots 3 and (4+5)
+         ____|____
+        +         |                    each rank adds what is complete inside its run,
+      __|__       |                    only the roots travel, and the rest of the tree
+     +     +      +                    is added slice by slice between the ranks
+    0 1   2 3    4 5                   (schedule/tree.py)
+
+Numerically a balanced tree is also the better sum: its error grows with the logarithm of the number
+of leaves (Higham, "Accuracy and Stability of Numerical Algorithms", 2002, section 4.2).
+"""
+
+from typing import TYPE_CHECKING
+
+from hpcpar.device import Array, as_array, namespace
+from hpcpar.schedule.tree import Node, deal, subtrees, tree_allreduce
+
+if TYPE_CHECKING:
+    from hpcpar.comm import Communicator
+
+__all__ = ["TreeSum"]
+
+
+class TreeSum:
+    """The sum of `leaves` arrays that are spread over the ranks, with the same bits on any number of them.
+
+    >>> total = TreeSum(comm, leaves=16, like=gradient)
+    >>> for leaf in total.mine:          # this rank's run of leaf numbers
+    ...     total.add(leaf, gradient_of(leaf))
+    >>> total.reduce(out=gradient)       # the same bits on every rank, and for every comm.size
+
+    Args:
+        comm: the ranks that share the work.
+        leaves: number of leaves in the tree. Ranks beyond it have no leaf of their own.
+        like: an array of the leaves' shape, dtype and device (NumPy, CuPy, or any other through
+            DLPack). Its values are not read.
+
+    Memory: a partial sum for each complete subtree of the run, at most log2(leaves) + 1 arrays when
+    the leaves are added in order.
+    """
+
+    def __init__(self, comm: "Communicator", leaves: int = 16, *, like: object) -> None:
+        if leaves < 1:
+            raise ValueError(f"leaves is {leaves}; a sum has at least one")
+        template = as_array(like)
+        self._xp = namespace(template)
+        self._shape, self._dtype = template.shape, template.dtype
+        self.comm = comm
+        self.leaves = leaves
+        self.runs = deal(leaves, comm.size)
+        self._missing = set(self.mine)
+        self._sums: dict[Node, Array] = {}  # complete subtrees, as large as they have grown
+        self._free: list[Array] = []
+        self._lent: dict[int, Array] = {}  # buffers handed out by buffer(), by id
+
+    @property
+    def mine(self) -> range:
+        """The numbers of the leaves that this rank adds."""
+        return self.runs[self.comm.rank]
+
+    def buffer(self) -> Array:
+        """An array to compute a leaf in; `add` then takes it as it is, without a copy."""
+        array = self._take()
+        self._lent[id(array)] = array
+        return array
+
+    def add(self, leaf: int, array: object) -> None:
+        """Add one leaf of this rank's, in any order; `array` may be changed afterwards.
+
+        Raises ValueError for a leaf of another rank, one added before, and a wrong shape or dtype.
+        """
+        if leaf not in self._missing:
+            owned = f"this rank's leaves are {self.mine.start} to {self.mine.stop - 1}"
+            raise ValueError(
+                f"leaf {leaf} was added before" if leaf in self.mine else f"no leaf {leaf} here: {owned}"
+            )
+        own = self._lent.pop(id(array), None)
+        if own is None:
+            given = as_array(array)
+            if given.shape != self._shape or given.dtype != self._dtype:
+                raise ValueError(
+                    f"leaf {leaf} is {given.dtype}{list(given.shape)}, "
+                    f"the sum is {self._dtype}{list(self._shape)}"
+                )
+            own = self._take()
+            own[...] = given
+        self._missing.remove(leaf)
+        self._grow(Node(0, leaf), own)
+
+    def reduce(self, out: object | None = None) -> Array:
+        """The sum of all leaves, on every rank; the object is then empty, ready for the next sum.
+
+        Collective. The result goes to `out`, or to an array that belongs to the caller. Raises
+        ValueError while leaves of this rank are missing.
+        """
+        if self._missing:
+            raise ValueError(f"leaves {sorted(self._missing)} of rank {self.comm.rank} were not added")
+        result = self._xp.empty(self._shape, self._dtype) if out is None else as_array(out)
+        if result.shape != self._shape or result.dtype != self._dtype:
+            raise ValueError(
+                f"out is {result.dtype}{list(result.shape)}, "
+                f"the sum is {self._dtype}{list(self._shape)}"
+            )
+        roots = [self._sums.pop(node) for node in subtrees(self.mine.start, self.mine.stop, self.leaves)]
+        buffers = {f"root{i}": root.reshape(-1) for i, root in enumerate(roots)}
+        buffers["out"] = result.reshape(-1)
+        self.comm.run(self._schedule(), buffers, name="tree_sum")
+        self._free += roots
+        self._missing = set(self.mine)
+        return result
+
+    def _schedule(self) -> list:
+        count = 1
+        for extent in self._shape:
+            count *= extent
+        return tree_allreduce(self.comm.rank, self.comm.size, count, self.runs, self.leaves)
+
+    def _grow(self, node: Node, array: Array) -> None:
+        """Put a complete subtree in its place, and add up every pair of siblings that this completes."""
+        while (width := 1 << node.level) < self.leaves:
+            left, right = node.index & ~1, node.index | 1
+            if right * width < self.leaves:  # the sibling exists: wait for it, or add it
+                sibling = self._sums.pop(Node(node.level, node.index ^ 1), None)
+                if sibling is None:
+                    break
+                first, second = (array, sibling) if node.index == left else (sibling, array)
+                self._xp.add(first, second, out=first)
+                self._free.append(second)
+                array = first
+            node = Node(node.level + 1, node.index // 2)
+        self._sums[node] = array
+
+    def _take(self) -> Array:
+        return self._free.pop() if self._free else self._xp.empty(self._shape, self._dtype)

@@ -1,0 +1,98 @@
+"""Starting programs from tests, with a hard limit, and leaving nothing behind."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import IO
+
+__all__ = ["mpirun_command", "run", "start_mpirun"]
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def mpirun_command(ranks: int, *arguments: str, python: str = sys.executable) -> list[str]:
+    """The command line that runs `python arguments...` on so many ranks."""
+    return [str(ROOT / "tools" / "mpirun"), "-n", str(ranks), python, *map(str, arguments)]
+
+
+def start_mpirun(
+    ranks: int,
+    *arguments: str,
+    limit: float = 60,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | str | None = None,
+) -> subprocess.CompletedProcess[str]:
+    """Run this Python with `arguments` under mpirun; its status, standard output and error as text.
+
+    `env` is added to the environment. Raises `subprocess.TimeoutExpired` after `limit` seconds,
+    with what was printed until then, when no process of the launch is left.
+    """
+    return run(mpirun_command(ranks, *arguments), limit, env=env, cwd=cwd, capture=True)
+
+
+def run(
+    command: Sequence[str],
+    limit: float,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | str | None = None,
+    capture: bool = False,
+) -> subprocess.CompletedProcess[str]:
+    """`subprocess.run` in a session of its own, which is ended as a whole, whatever happens."""
+    pipe: IO[str] | int | None = subprocess.PIPE if capture else None
+    with subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=pipe,
+        stderr=pipe,
+        text=True,
+        errors="replace",
+        cwd=cwd,
+        # The interpreter's view of the environment: after MPI_Init the C one says "I am a rank".
+        env={**os.environ, "VIRTUAL_ENV": _environment_of(command), **(env or {})},
+        start_new_session=True,
+    ) as process:
+        try:
+            stdout, stderr = process.communicate(timeout=limit)
+        except subprocess.TimeoutExpired:
+            _end_session(process.pid)
+            stdout, stderr = process.communicate()
+            raise subprocess.TimeoutExpired(command, limit, stdout, stderr) from None
+        finally:
+            _end_session(process.pid)
+    return subprocess.CompletedProcess(command, process.returncode, stdout, stderr)
+
+
+def _environment_of(command: Sequence[str]) -> str:
+    """The virtual environment of the Python in a command line; ours if there is none."""
+    for word in command:
+        path = Path(word)
+        if path.name.startswith("python") and path.parent.name == "bin":
+            return str(path.parent.parent)
+    return sys.prefix
+
+
+def _end_session(session: int) -> None:
+    """Ask the processes of a session to end, then make them: ranks have process groups of their own."""
+    deadline = time.monotonic() + 3
+    while members := _members(session):
+        kill = time.monotonic() > deadline
+        for pid in members:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL if kill else signal.SIGTERM)
+        time.sleep(0.05)
+
+
+def _members(session: int) -> list[int]:
+    members = []
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            with contextlib.suppress(OSError, IndexError):
+                stat = Path("/proc", name, "stat").read_text().rpartition(")")[2].split()
+                if stat[0] != "Z" and int(stat[3]) == session:  # state, ppid, pgrp, session
+                    members.append(int(name))
+    return members

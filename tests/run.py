@@ -1,0 +1,190 @@
+"""Run the tests: `python tests/run.py [PART...] [--ranks N...] [-k EXPRESSION] [-m EXPRESSION]`.
+
+The parts: `process` (tests/unit and tests/system, one process; system tests start mpirun
+themselves), `mpi` (tests/mpi under mpirun on 1, 2, 3, 4 and 8 ranks), `mpich` (the same on two
+counts, by MPICH, from the virtual environment .venv-mpich). Every launch has a hard time limit.
+
+A test counts once a launch, and as passed when it passed on every rank. It is an error when ranks
+found or ran different tests, when a launch found none, and when a test ran in no launch at all,
+unless a marker excuses it (gpu, peers, slurm) on a machine without them. HPCPAR_REQUIRE=peers,slurm,mpich
+takes such excuses back.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+from judge import Tests, Verdict, collected, excused, judge, never_ran, read_record
+from launch import ROOT, mpirun_command, run
+
+PARTS = ("process", "mpi", "mpich")
+RANKS = (1, 2, 3, 4, 8)
+MPICH_RANKS = (3, 4)
+LIMIT_PROCESS = 900  # seconds a launch may take
+LIMIT_MPI = 240
+MPICH_PYTHON = ROOT / ".venv-mpich" / "bin" / "python"
+
+
+def main() -> int:
+    options = parse()
+    required = set(filter(None, os.environ.get("HPCPAR_REQUIRE", "").split(",")))
+    no_mpich = "mpich" in options.parts and not MPICH_PYTHON.exists()
+    with tempfile.TemporaryDirectory(prefix="hpcpar-tests-") as name:
+        runner = Runner(Path(name), options.pytest)
+        verdicts = []
+        if "process" in options.parts:
+            verdicts.append(runner.process())
+        if "mpi" in options.parts:
+            verdicts += [runner.mpi("mpi", n, sys.executable) for n in options.ranks or RANKS]
+        if "mpich" in options.parts and not no_mpich:
+            verdicts += [runner.mpi("mpich", n, str(MPICH_PYTHON)) for n in options.ranks or MPICH_RANKS]
+    return report(verdicts, required, partly=bool(options.pytest or options.ranks), no_mpich=no_mpich)
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Run hpcpar's tests.")
+    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], metavar="PART", help="/".join(PARTS))
+    parser.add_argument("--ranks", type=int, nargs="+", metavar="N", help="instead of 1 2 3 4 8")
+    parser.add_argument("-k", metavar="EXPRESSION", help="only tests with such names")
+    parser.add_argument("-m", metavar="EXPRESSION", help="only tests with such markers")
+    options = parser.parse_args()
+    options.parts = options.parts or list(PARTS)
+    options.pytest = [
+        word for flag in "km" if (value := getattr(options, flag)) for word in (f"-{flag}", value)
+    ]
+    return options
+
+
+class Runner:
+    """Launches, one after the other; each has a folder for its records."""
+
+    def __init__(self, folder: Path, selection: list[str]) -> None:
+        self.folder = folder
+        self.selection = selection  # -k and -m, for pytest
+        self.environment = {
+            "OMP_NUM_THREADS": "1",
+            "OPENBLAS_NUM_THREADS": "1",
+            "XDG_CACHE_HOME": str(folder / "cache"),  # data sets are not left in the user's
+        }
+        self._expected: Tests | None = None
+
+    def process(self) -> Verdict:
+        """The tests of one process."""
+        paths = [path for path in ("tests/unit", "tests/system") if (ROOT / path).exists()]
+        verdict, folder = self._begin("one process", 1)
+        command = [sys.executable, *self._pytest(folder), *paths]
+        return self._end(verdict, folder, command, LIMIT_PROCESS)
+
+    def mpi(self, name: str, ranks: int, python: str) -> Verdict:
+        """The tests of tests/mpi on so many ranks."""
+        expected = self._collect()
+        verdict, folder = self._begin(name, ranks)
+        arguments = [*self._pytest(folder), "--with-mpi", "tests/mpi"]
+        return self._end(
+            verdict, folder, mpirun_command(ranks, *arguments, python=python), LIMIT_MPI, expected
+        )
+
+    def _pytest(self, folder: Path) -> list[str]:
+        # Failures are shown by us, once for all ranks that agree on them.
+        color = "--color=yes" if sys.stdout.isatty() else "--color=no"  # mpirun gives a terminal always
+        quiet = ["-qq", "--no-summary", color, "-p", "no:cacheprovider"]
+        return ["tests/rank.py", str(folder), *quiet, *self.selection]
+
+    def _collect(self) -> Tests:
+        """The tests that every rank of an MPI launch must find."""
+        if self._expected is None:
+            folder = self.folder / "collect"
+            folder.mkdir()
+            command = [sys.executable, *self._pytest(folder), "--collect-only", "tests/mpi"]
+            run(command, 60, self.environment, ROOT, capture=True)
+            self._expected = collected(read_record(folder / "rank0.jsonl"))
+        return self._expected
+
+    def _begin(self, name: str, ranks: int) -> tuple[Verdict, Path]:
+        print(f"\n{name}, {ranks} {'ranks' if ranks > 1 else 'rank'}", flush=True)
+        folder = self.folder / f"{name}-{ranks}".replace(" ", "-")
+        folder.mkdir()
+        return Verdict(name, ranks), folder
+
+    def _end(
+        self, verdict: Verdict, folder: Path, command: list[str], limit: float, expected: Tests | None = None
+    ) -> Verdict:
+        began = time.monotonic()
+        try:
+            status = run(command, limit, self.environment, ROOT).returncode
+            crash = f"the launch ended with status {status}" if status != 0 else ""
+        except subprocess.TimeoutExpired:
+            crash = f"the launch was ended after its limit of {limit:.0f} s"
+        verdict.seconds = time.monotonic() - began
+        judge(verdict, folder, expected)
+        if crash:
+            verdict.problems.insert(0, crash)
+        if self.selection and not verdict.tests:
+            verdict.problems.remove("no test was found")
+        show_failures(verdict)
+        if crash:
+            show_last_words(folder)
+        return verdict
+
+
+def show_failures(verdict: Verdict) -> None:
+    """Print what failed, and what is wrong with the launch as a whole."""
+    for text in verdict.failures:
+        print(f"\n--- FAILED {text}")
+    for problem in verdict.problems:
+        print(f"\n--- ERROR {problem}")
+    sys.stdout.flush()
+
+
+def show_last_words(folder: Path) -> None:
+    """Print what the ranks other than 0 of a launch that crashed have said; equal words once."""
+    said: dict[str, list[str]] = {}
+    for path in sorted(folder.glob("rank*.txt")):
+        said.setdefault(path.read_text(errors="replace").strip(), []).append(path.stem)
+    for text, ranks in said.items():
+        if text:
+            print(f"\n--- {', '.join(ranks)} said:\n{text[-6000:]}", flush=True)
+
+
+def report(verdicts: list[Verdict], required: set[str], partly: bool, no_mpich: bool) -> int:
+    """Print the table and the closing line; the exit status."""
+    print(f"\n{'launch':<14}{'ranks':>6}{'passed':>9}{'failed':>9}{'skipped':>9}{'seconds':>10}")
+    for row in verdicts:
+        counts = f"{len(row.passed):>9}{len(row.failed):>9}{len(row.skipped):>9}"
+        print(f"{row.launch:<14}{row.ranks:>6}{counts}{row.seconds:>10.1f}{'' if row.good else '  ERROR'}")
+
+    errors = [f"{row.launch}, {row.ranks} ranks: {row.problems[0]}" for row in verdicts if row.problems]
+    tests = {name: about for verdict in verdicts for name, about in verdict.tests.items()}
+    skips: Counter[str] = Counter()
+    for name, reason in never_ran(verdicts).items():
+        skips[reason] += 1
+        markers = set(tests[name]["markers"])
+        if not excused(markers, required) and (not partly or markers & required):
+            errors.append(f"{name} ran in no launch: {reason}")
+    if no_mpich:
+        text = "skipped  all: mpich: there is no .venv-mpich (make mpich makes it)"
+        (errors.append if "mpich" in required else print)(text)
+    for marker in sorted(required - {"mpich"}):
+        if not any(marker in about["markers"] for about in tests.values()) and not partly:
+            errors.append(f"there is no test marked {marker}, and HPCPAR_REQUIRE asks for them")
+    for reason, count in skips.most_common():
+        print(f"skipped {count:>4}: {reason}")
+    for error in errors:
+        print(f"ERROR {error}")
+
+    passed, failed, skipped = (
+        sum(len(getattr(verdict, kind)) for verdict in verdicts) for kind in ("passed", "failed", "skipped")
+    )
+    if passed + failed == 0:
+        print("ERROR no test ran")
+    print(f"\nhpcpar: {passed} passed, {failed + len(errors)} failed, {skipped} skipped")
+    return int(failed + len(errors) > 0 or passed == 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

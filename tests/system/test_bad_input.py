@@ -1,0 +1,152 @@
+"""One clear sentence from rank 0, exit status 2, and nothing half-written."""
+
+import os
+import shutil
+
+import numpy as np
+import pytest
+from training import train, write_config, write_text
+
+RANKS = 2
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("bad")
+    write_config(folder, "gpt")
+    (folder / "empty.txt").write_bytes(b"")
+    (folder / "short.txt").write_bytes(b"too short")
+    (folder / "file").write_text("a file")
+    (folder / "used").mkdir()
+    (folder / "used" / "thing").write_text("something")
+    (folder / "hole.csv").write_text("a,b,y\n1,2,0\n3,,1\n4,5,1\n")
+    (folder / "broken.toml").write_text("steps = = 3\n")
+    (folder / "typo.toml").write_text("[optim]\nlearning = 3\n")
+    return folder
+
+
+def refuse(mpirun, place, *arguments, env=None, ranks=RANKS):
+    """The message of a run that must be refused; checks that it is one, and that nothing is left."""
+    run = place / "refused"
+    arguments = [str(argument).replace("@", str(place) + os.sep) for argument in arguments]
+    if "--run.dir" not in arguments:
+        arguments += ["--run.dir", str(run)]
+    done = mpirun(ranks, "-m", "hpcpar.train", *arguments, limit=30, env=env)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr + done.stdout
+    said = [line for line in (done.stdout + done.stderr).splitlines() if line.startswith("hpcpar: ")]
+    assert len(said) == 1, done.stdout + done.stderr
+    assert not run.exists()
+    return said[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--optim.lrr", "1"], ["optim.lrr", "did you mean optim.lr?"]),
+        (["@typo.toml"], ["optim.learning", "typo.toml"]),
+        (["@broken.toml"], ["broken.toml", "not TOML"]),
+        (["@absent.toml"], ["absent.toml", "No such file"]),
+        (["--steps", "many"], ["--steps", "int", "many"]),
+        (["--optim.name", "adam"], ["--optim.name", "adamw", "adam"]),
+        (["--steps", "0"], ["--steps", "at least 1"]),
+        (["--run.resume", "maybe"], ["--run.resume", "maybe"]),
+        (["@gpt.toml", "--batch.size", "10", "--batch.micro", "4"], ["multiple", "--batch.micro 4"]),
+        (["@gpt.toml", "--model.heads", "3"], ["--model.heads 3", "--model.width 16"]),
+        (["@gpt.toml", "--model.vocabulary", "9"], ["--model.vocabulary", "9"]),
+        (["@gpt.toml", "--data.paths", "@nothing.txt"], ["nothing.txt"]),
+        (["@gpt.toml", "--data.paths", "@empty.txt"], ["empty"]),
+        (["@gpt.toml", "--data.paths", "@short.txt"], ["short"]),
+        (["@gpt.toml", "--data.kind", "table", "--data.paths", "@hole.csv"], ["hole.csv", "row", "column"]),
+        (["@gpt.toml", "--data.kind", "table", "--data.paths", "sklearn:iris"], ["--model.kind gpt"]),
+        (["@gpt.toml", "--model.kind", "mlp"], ["--model.kind mlp", "table"]),
+        (["@gpt.toml", "--run.dir", "@file"], ["file", "used"]),
+        (["@gpt.toml", "--run.dir", "@file/below"], ["file", "cannot be"]),
+        (["@gpt.toml", "--run.dir", "/proc/here"], ["/proc/here", "cannot be written"]),
+        (["@gpt.toml", "--run.dir", "@used"], ["used", "--run.resume true"]),
+        (["@gpt.toml", "--model.init_from", "@"], ["config.json"]),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) and value[0][:1] in "-@" else "",
+)
+def test_refused(mpirun, place, arguments, words):
+    message = refuse(mpirun, place, *arguments)
+    for word in words:
+        assert word in message
+
+
+@pytest.mark.skipif(os.path.exists("/dev/nvidiactl"), reason="this machine has a GPU")
+def test_no_gpu(mpirun, place):
+    assert "--device cpu" in refuse(mpirun, place, "@gpt.toml", "--device", "cuda")
+
+
+def test_bytes_that_are_not_utf8_are_fine(mpirun, tmp_path):
+    config = write_config(tmp_path, "gpt")
+    noise = tmp_path / "noise"
+    noise.write_bytes(np.random.default_rng(0).bytes(4000))
+    train(mpirun, 2, config, "--data.paths", noise, "--steps", 1, "--run.dir", tmp_path / "run")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    from launch import start_mpirun
+
+    folder = tmp_path_factory.mktemp("finished")
+    train(start_mpirun, 1, write_config(folder, "gpt"), "--steps", 2, "--run.dir", folder / "run")
+    return folder
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--model.layers", "3"],
+        ["--batch.size", "12"],
+        ["--batch.leaves", "5"],
+        ["--threads", "2"],
+        ["--seed", "9"],
+        ["--optim.name", "sgd"],
+    ],
+    ids=lambda value: value[0],
+)
+def test_a_resume_that_would_be_another_run(mpirun, finished, arguments):
+    run = finished / "run"
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
+    message = refuse(mpirun, finished, "--run.dir", run, "--run.resume", "true", *arguments)
+    assert arguments[0].lstrip("-") in message
+    assert "bits" in message or "model" in message
+    assert before == {path: path.stat().st_mtime_ns for path in run.rglob("*")}
+
+
+def test_all_checkpoints_damaged(mpirun, finished, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(finished / "run", run)
+    for path in run.rglob("model.safetensors"):
+        path.write_bytes(path.read_bytes()[:-3])
+    done = mpirun(2, "-m", "hpcpar.train", "--run.dir", run, "--run.resume", "true", "--steps", "4")
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert "model.safetensors" in done.stderr and "damaged" in done.stderr
+
+
+def test_srun_that_started_single_worlds(place):
+    """Four processes that each believe to be alone: refuse, instead of training four times."""
+    import subprocess
+    import sys
+
+    environ = {k: v for k, v in os.environ.items() if not k.startswith(("OMPI_", "PMI", "PMIX_", "PRTE_"))}
+    environ |= {"SLURM_STEP_NUM_TASKS": "4", "SLURM_JOB_ID": "1"}
+    done = subprocess.run(
+        [sys.executable, "-m", "hpcpar.train", str(place / "gpt.toml")],
+        env=environ, capture_output=True, text=True, timeout=30, cwd=place,
+    )  # fmt: skip
+    assert done.returncode == 2, done.stderr
+    assert "srun" in done.stderr and "--mpi=pmix" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_help_is_printed_once(mpirun):
+    done = mpirun(3, "-m", "hpcpar.train", "--help")
+    assert done.returncode == 0
+    assert done.stdout.count("--batch.size") == 1 + done.stdout.count("[--batch.size")
+
+
+def test_write_text_is_not_utf8(tmp_path):
+    with pytest.raises(UnicodeDecodeError):
+        write_text(tmp_path / "t").read_text("utf-8")

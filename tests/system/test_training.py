@@ -1,0 +1,120 @@
+"""One hash on any number of ranks; a run's folder; resume."""
+
+import shutil
+import tomllib
+from pathlib import Path
+
+import pytest
+from training import metrics, sha256, summary, train, write_config
+
+RANKS = (1, 2, 3, 4, 5, 7, 8)
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("kind", ["gpt", "mlp", "linear"])
+def test_one_hash_on_any_number_of_ranks(mpirun, tmp_path, kind):
+    config = write_config(tmp_path, kind)
+    hashes, curves = {}, {}
+    for ranks in RANKS:
+        folder = tmp_path / f"p{ranks}"
+        done = train(mpirun, ranks, config, "--steps", 20, "--seed", 7, "--run.dir", folder)
+        hashes[ranks] = sha256(done)
+        keys = ("step", "loss", "gradient_norm", "learning_rate", "validation_loss")
+        curves[ranks] = [{key: row.get(key) for key in keys} for row in metrics(folder)]
+    assert len(set(hashes.values())) == 1, hashes
+    assert all(curve == curves[1] for curve in curves.values())
+    assert curves[1][-1]["loss"] < curves[1][0]["loss"], "the model learns"
+
+
+def test_another_seed_is_another_run(mpirun, tmp_path):
+    config = write_config(tmp_path, "linear")
+    hashes = {
+        sha256(train(mpirun, 2, config, "--steps", 2, "--seed", seed, "--run.dir", tmp_path / str(seed)))
+        for seed in (1, 2)
+    }
+    assert len(hashes) == 2
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory):
+    """A run of 20 steps on two ranks, with checkpoints after 8, 16 and 20."""
+    from launch import start_mpirun
+
+    folder = tmp_path_factory.mktemp("straight")
+    config = write_config(folder, "gpt")
+    run = folder / "run"
+    done = train(start_mpirun, 2, config, "--steps", 20, "--checkpoint.every", 8,
+                 "--checkpoint.keep", 3, "--run.dir", run)  # fmt: skip
+    return config, run, done
+
+
+def test_the_folder_of_a_run(straight):
+    config, run, done = straight
+    assert {path.name for path in run.iterdir()} == {
+        "config.toml", "metrics.jsonl", "checkpoints", "loss.svg", "summary.json"
+    }  # fmt: skip
+    saved = tomllib.loads((run / "config.toml").read_text())
+    assert saved["steps"] == 20 and saved["model"]["width"] == 16 and saved["threads"] == 1
+    rows = metrics(run)
+    assert [row["step"] for row in rows] == list(range(1, 21))
+    assert all({"loss", "tokens_per_second", "seconds"} <= row.keys() for row in rows)
+    assert [row["step"] for row in rows if "validation_loss" in row] == [10, 20]
+    told = summary(run)
+    assert told["steps"] == 20 and told["weights_sha256"] == sha256(done)
+    assert told["validation_loss"] == rows[-1]["validation_loss"]
+    assert told["layout"]["ranks"] == 2 and "blas" in told["fingerprint"]
+    assert (run / "loss.svg").read_text().lstrip().startswith("<?xml")
+    names = sorted(path.name for path in (run / "checkpoints").iterdir())
+    assert names == ["step-00000008", "step-00000016", "step-00000020"]
+    assert done.stderr == "", "no noise"
+
+
+def test_the_config_of_a_run_runs_the_same_again(straight, mpirun, tmp_path):
+    _, run, done = straight
+    again = train(mpirun, 3, run / "config.toml", "--run.dir", tmp_path / "again")
+    assert sha256(again) == sha256(done)
+
+
+@pytest.mark.parametrize("ranks", [1, 5, 8])
+def test_a_resumed_run_is_the_run_it_would_have_been(straight, mpirun, tmp_path, ranks):
+    _, run, done = straight
+    copy = _copy(run, tmp_path / "copy")
+    for name in ("summary.json", "checkpoints/step-00000016", "checkpoints/step-00000020"):
+        _remove(copy / name)  # as if it had been killed after step 8
+    resumed = train(mpirun, ranks, "--run.dir", copy, "--run.resume", "true")
+    assert "continuing after step 8" in resumed.stdout
+    assert sha256(resumed) == sha256(done)
+    losses = [[(row["step"], row["loss"]) for row in metrics(folder)] for folder in (run, copy)]
+    assert losses[0] == losses[1]
+
+
+def test_a_damaged_checkpoint_is_named_and_the_one_before_taken(straight, mpirun, tmp_path):
+    _, run, done = straight
+    copy = _copy(run, tmp_path / "copy")
+    victim = copy / "checkpoints" / "step-00000020" / "model.safetensors"
+    content = bytearray(victim.read_bytes())
+    content[-1] ^= 1
+    victim.write_bytes(content)
+    resumed = train(mpirun, 2, "--run.dir", copy, "--run.resume", "true")
+    assert str(victim) in resumed.stderr
+    assert sha256(resumed) == sha256(done)
+    assert metrics(copy)[-1]["step"] == 20
+
+
+def test_a_complete_run_can_be_resumed_and_prolonged(straight, mpirun, tmp_path):
+    _, run, done = straight
+    copy = _copy(run, tmp_path / "copy")
+    again = train(mpirun, 1, "--run.dir", copy, "--run.resume", "true")
+    assert sha256(again) == sha256(done)
+    longer = train(mpirun, 2, "--run.dir", copy, "--run.resume", "true", "--steps", 22)
+    assert sha256(longer) != sha256(done)
+    assert metrics(copy)[-1]["step"] == 22
+
+
+def _copy(run: Path, place: Path) -> Path:
+    shutil.copytree(run, place)
+    return place
+
+
+def _remove(path: Path) -> None:
+    shutil.rmtree(path) if path.is_dir() else path.unlink()

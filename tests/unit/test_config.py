@@ -1,0 +1,57 @@
+"""Reading files and flags."""
+
+import pytest
+
+from hpcpar.config import Config, parse
+from hpcpar.errors import UserError
+from hpcpar.threads import rank_threads
+
+
+def test_defaults_need_nothing():
+    config = parse([])
+    assert config.model == Config().model
+    assert config.threads >= 1
+
+
+def test_flags_win_over_the_file(tmp_path):
+    path = tmp_path / "run.toml"
+    path.write_text('steps = 7\n[optim]\nlr = 0.5\nbetas = [0.8, 0.9]\n[data]\npaths = ["a", "b"]\n')
+    config = parse([str(path), "--optim.lr", "0.25", "--data.paths", "c d.txt", "e"])
+    assert (config.steps, config.optim.lr, config.optim.betas) == (7, 0.25, (0.8, 0.9))
+    assert config.data.paths == ["c d.txt", "e"]
+
+
+@pytest.mark.parametrize(
+    ("words", "betas"),
+    [(["0.8", "0.99"], (0.8, 0.99)), (["0.8,0.99"], (0.8, 0.99)), (["[0.8, 0.99]"], (0.8, 0.99))],
+)
+def test_lists_in_any_form(words, betas):
+    assert parse(["--optim.betas", *words]).optim.betas == betas
+
+
+def test_paths_that_look_like_numbers_stay_names():
+    assert parse(["--data.paths", "2024", "1e3"]).data.paths == ["2024", "1e3"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--steps", "1.5"], ["--steps"], ["--batch.size", "0"], ["--optim.lr", "-1"], ["--timeout", "0"],
+     ["--precision", "int8"], ["--optim.betas", "0.9"], ["run.toml"], ["--nonsense", "1"],
+     ["--run.resume", "2"], ["stray", "--steps", "3"], ["--steps", "3", "stray"]],
+)  # fmt: skip
+def test_mistakes_are_one_sentence(arguments, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError) as error:
+        parse(arguments)
+    text = str(error.value)
+    assert "\n" not in text and "<class" not in text and 10 < len(text) < 200
+
+
+@pytest.mark.parametrize(
+    ("environ", "threads"),
+    [({}, 1), ({"OMP_NUM_THREADS": "4"}, 4), ({"SLURM_CPUS_PER_TASK": "3"}, 3),
+     ({"OMP_NUM_THREADS": "2,1", "SLURM_CPUS_PER_TASK": "3"}, 2), ({"OMP_NUM_THREADS": "x"}, 1)],
+)  # fmt: skip
+def test_threads_of_a_rank(environ, threads):
+    assert rank_threads(0, environ) == threads
+    assert rank_threads(7, environ) == 7
