@@ -54,7 +54,7 @@ lint: $(VENV)/.with-test ## style, types, and the floors of the house
 	@$(BIN)/ruff check --quiet
 	@$(BIN)/ruff format --check --quiet || { echo "make format formats these files"; exit 1; }
 	@$(BIN)/mypy
-	@$(BIN)/lint-imports --no-timings
+	@$(BIN)/lint-imports
 
 format: $(VENV)/.with-test ## format the code
 	@$(BIN)/ruff check --fix --quiet

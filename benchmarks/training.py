@@ -44,7 +44,9 @@ def main() -> int:
     console = Console(width=100)
     peer = has_torch(options.peer_python)
     if not peer:
-        console.print("PyTorch is not installed here: no peer is timed (pip install 'hpcpar[peers]').")
+        console.print(
+            "PyTorch is not installed here: no peer is timed (pip install 'hpcpar[peers]')."
+        )
     speeds: dict[str, list[float]] = {"hpcpar": []} | ({"PyTorch DDP": []} if peer else {})
     for _ in range(rounds):
         speeds["hpcpar"].append(time_hpcpar(options.ranks, steps))
@@ -52,7 +54,7 @@ def main() -> int:
             speeds["PyTorch DDP"].append(time_pytorch(options.peer_python, options.ranks, steps))
 
     table = Table(
-        title=f"GPT {MODEL}, batch {BATCH}, {options.ranks} ranks, 1 thread each: tokens/s (measured)"
+        title=f"GPT {MODEL}, batch {BATCH}, {options.ranks} ranks of 1 thread: tokens/s (measured)"
     )
     for column in ("", "median", "min", "max", "ratio of medians"):
         table.add_column(column, justify="right")
@@ -66,7 +68,8 @@ def main() -> int:
     report = {
         "model": MODEL | {"vocabulary": VOCABULARY}, "batch": BATCH, "ranks": options.ranks,
         "rounds": rounds, "steps": steps, "tokens_per_second": speeds, "medians": medians,
-        "machine": {"processor": processor(), "cores": os.cpu_count(), "python": platform.python_version()},
+        "machine": {"processor": processor(), "cores": os.cpu_count()},
+        "python": platform.python_version(),
         "commit": commit(), "measured": True,
     }  # fmt: skip
     options.json.parent.mkdir(parents=True, exist_ok=True)

@@ -79,7 +79,11 @@ def save(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
         partial.mkdir(parents=True)
         save_file(checkpoint.model, partial / MODEL)
         save_file(
-            {f"{s}/{n}": a for s, tensors in checkpoint.optimizer.items() for n, a in tensors.items()},
+            {
+                f"{s}/{n}": a
+                for s, tensors in checkpoint.optimizer.items()
+                for n, a in tensors.items()
+            },
             partial / OPTIMIZER,
         )
         manifest: dict[str, Any] = {
@@ -110,7 +114,7 @@ def list_checkpoints(folder: Path) -> list[Path]:
 
 
 def load(place: Path) -> Checkpoint:
-    """Read one checkpoint; raises `UserError` that names the file when anything in it is damaged."""
+    """Read one checkpoint; raises `UserError` that names the file when it is damaged."""
     manifest = _read_manifest(place / MANIFEST)
     for name, expected in manifest["files"].items():
         path = place / name

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from hpcpar.checkpoint import CheckpointConfig
-from hpcpar.comm import share_texts, together
+from hpcpar.comm import agree, together
 from hpcpar.data import DataConfig
 from hpcpar.errors import UserError
 from hpcpar.nn import ModelConfig, complete_model
@@ -51,7 +51,7 @@ class Config:
         device: Where to compute; auto takes a GPU where CuPy sees one.
         threads: BLAS threads a rank; 0 takes OMP_NUM_THREADS, else SLURM_CPUS_PER_TASK, else 1.
         precision: Floating-point type of weights and activations.
-        reproducible: ranks gives the same bits on any number of ranks; off allows any order of sums.
+        reproducible: ranks keeps the bits on any number of ranks; off allows any order of sums.
         timeout: Seconds before a wait for other ranks counts as a hang.
     """
 
@@ -98,11 +98,11 @@ def share_config(comm: "Communicator", arguments: Sequence[str]) -> Config:
     with together(comm):
         if comm.rank == 0:
             text = json.dumps(dataclasses.asdict(parse(arguments)))
-    return _build(Config, json.loads(share_texts(comm, text)[0]))
+    return _build(Config, json.loads(agree(comm, text)[0] or "{}"))
 
 
 def _resume(saved: Path, files: Sequence[Path], flags: Sequence[str]) -> Config:
-    """The saved configuration with the changes that are asked for; refuses those that change the bits."""
+    """The saved configuration with the changes asked for; refuses those that change the bits."""
     before = _parse([saved], [])
     config = _parse([saved, *files], flags)
     config.run.dir, config.run.resume = str(saved.parent), True
@@ -182,7 +182,7 @@ def _refuse_unknown(names: typing.Iterable[str], known: dict[str, Any], where: s
 
 
 def _join_lists(flags: Sequence[str], known: dict[str, Any]) -> list[str]:
-    """`--data.paths a b` and `--optim.betas 0.9,0.95` as the one JSON list that the parser takes."""
+    """`--data.paths a b` and `--optim.betas 0.9,0.95` as the JSON list that the parser takes."""
     joined: list[str] = []
     rest = list(flags)
     while rest:
@@ -203,7 +203,7 @@ def _join_lists(flags: Sequence[str], known: dict[str, Any]) -> list[str]:
 
 
 def _one_sentence(message: str) -> str:
-    """jsonargparse's message in the words of this package: which key, what it takes, what it got."""
+    """jsonargparse's message in the words of this package: the key, what it takes, what it got."""
     lines = [line.strip() for line in message.splitlines() if line.strip()]
     key = lines[0].partition('Parser key "')[2].partition('"')[0]
     if not key or len(lines) < 2:

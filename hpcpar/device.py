@@ -16,11 +16,13 @@ from hpcpar.errors import UserError
 
 __all__ = ["Array", "Device", "as_array", "namespace", "to_host"]
 
+_DLPACK_CPU, _DLPACK_PINNED = 1, 3  # DLDeviceType in dlpack.h
+
 Array = Any  # a numpy.ndarray or a cupy.ndarray
 
 
 def namespace(array: Array) -> ModuleType:
-    """numpy or cupy, whichever made `array`. CuPy is never imported here: its arrays bring it along."""
+    """numpy or cupy, whichever made `array`; CuPy is not imported, its arrays bring it along."""
     if type(array).__module__.partition(".")[0] == "cupy":
         return sys.modules["cupy"]
     return numpy
@@ -38,12 +40,7 @@ def as_array(thing: object) -> Array:
         raise TypeError(
             f"{type(thing).__name__} is no array: give a NumPy or CuPy array, or one with DLPack"
         )
-    if int(thing.__dlpack_device__()[0]) in (def to_host(array: Array) -> numpy.ndarray:
-    """`array` as a NumPy array; for a GPU array this copies, and waits for the work that makes it."""
-    return array if isinstance(array, numpy.ndarray) else array.get()
-
-
-_DLPACK_CPU, _DLPACK_PINNED):
+    if int(thing.__dlpack_device__()[0]) in (_DLPACK_CPU, _DLPACK_PINNED):
         return numpy.from_dlpack(thing)  # type: ignore[arg-type]
     import cupy
 
@@ -51,11 +48,8 @@ _DLPACK_CPU, _DLPACK_PINNED):
 
 
 def to_host(array: Array) -> numpy.ndarray:
-    """`array` as a NumPy array; for a GPU array this copies, and waits for the work that makes it."""
+    """`array` as a NumPy array; a GPU array is copied, after the work that makes it."""
     return array if isinstance(array, numpy.ndarray) else array.get()
-
-
-_DLPACK_CPU, _DLPACK_PINNED = 1, 3  # DLDeviceType in dlpack.h
 
 
 @dataclass(frozen=True)
@@ -119,7 +113,7 @@ class _NoCuda(Exception):
 
 
 def _gpu_may_exist() -> bool:
-    # A driver without its device node is no GPU; looking costs microseconds, importing CuPy a second.
+    # Looking for a device node costs microseconds, importing CuPy a second.
     return os.path.exists("/dev/nvidiactl") or os.path.exists("/dev/dxg")
 
 
@@ -127,7 +121,9 @@ def _cuda_device_count() -> int:
     try:
         import cupy
     except ImportError:
-        raise _NoCuda("CuPy is not installed: pip install 'hpcpar[cuda12]' or 'hpcpar[cuda13]'") from None
+        raise _NoCuda(
+            "CuPy is not installed: pip install 'hpcpar[cuda12]' or 'hpcpar[cuda13]'"
+        ) from None
     try:
         count = cupy.cuda.runtime.getDeviceCount()
     except cupy.cuda.runtime.CUDARuntimeError as error:

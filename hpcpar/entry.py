@@ -1,11 +1,12 @@
-"""How a program of many ranks begins and ends: one message for a mistake, and a truthful exit status.
+"""How a program of many ranks ends: one message for a mistake, and a truthful exit status.
 
-    0  done
-    1  anything unexpected: a traceback, from the rank where it happened
-    2  the user's mistake: one sentence from rank 0
-    3  a lost or hung rank: the sentence names it
+0  done
+1  anything unexpected: a traceback, from the rank where it happened
+2  the user's mistake: one sentence from rank 0
+3  a lost or hung rank: the sentence names it
 """
 
+import os
 import sys
 import traceback
 from collections.abc import Callable
@@ -32,7 +33,9 @@ def run_ranks(main: Callable[["Communicator"], None]) -> NoReturn:
         comm = Communicator(device="cpu")
         main(comm)
     except UserError as error:
-        if comm is None or comm.rank == 0:
+        # Before there is a communicator, Slurm's number of the task tells who speaks for all.
+        first = comm.rank == 0 if comm else os.environ.get("SLURM_PROCID", "0") == "0"
+        if first:
             print(f"hpcpar: {error}", file=sys.stderr, flush=True)
         sys.exit(EXIT_USER)
     except HangError as error:

@@ -11,4 +11,4 @@ class UserError(ValueError):
 
 
 class HangError(RuntimeError):
-    """A wait that outlasted its limit: the sentence names this rank, the call and its peers (exit status 3)."""
+    """A wait that outlasted its limit, with this rank, the call and its peers (exit status 3)."""

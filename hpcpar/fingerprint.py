@@ -7,19 +7,14 @@ to, the threads a rank, the precision, and on a GPU its model, driver and librar
 """
 
 import hashlib
-import json
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import numpy
 from threadpoolctl import threadpool_info
 
 from hpcpar.device import Array, Device, to_host
 
-if TYPE_CHECKING:
-    from hpcpar.comm import Communicator
-
-__all__ = ["compare_ranks", "differences", "fingerprint", "weights_sha256"]
+__all__ = ["differences", "fingerprint", "weights_sha256"]
 
 
 def fingerprint(device: Device, threads: int, precision: str = "float32") -> dict[str, str]:
@@ -46,19 +41,6 @@ def differences(one: dict[str, str], other: dict[str, str]) -> list[str]:
         f"{name}: {one.get(name, 'absent')}, {other.get(name, 'absent')}"
         for name in names
         if one.get(name) != other.get(name)
-    ]
-
-
-def compare_ranks(comm: "Communicator", mine: Mapping[str, str]) -> list[str]:
-    """Compare short facts of all ranks with rank 0's: a sentence for each rank that differs.
-
-    Collective; every rank gets the same list.
-    """
-    texts = [json.loads(text) for text in share_texts(comm, json.dumps(dict(mine)))]
-    return [
-        f"rank {rank} differs from rank 0 in " + "; ".join(found)
-        for rank, theirs in enumerate(texts)
-        if (found := differences(texts[0], theirs))
     ]
 
 

@@ -12,7 +12,7 @@ __all__ = ["limit_threads", "rank_threads"]
 
 
 def rank_threads(wish: int = 0, environ: Mapping[str, str] = os.environ) -> int:
-    """Threads that a rank should use: `wish` if above 0, else OMP_NUM_THREADS, SLURM_CPUS_PER_TASK, 1."""
+    """Threads of a rank: `wish` above 0, else OMP_NUM_THREADS, SLURM_CPUS_PER_TASK, or 1."""
     if wish > 0:
         return wish
     for name in ("OMP_NUM_THREADS", "SLURM_CPUS_PER_TASK"):

@@ -14,14 +14,14 @@ import sys
 import numpy as np
 
 from hpcpar import checkpoint
-from hpcpar.comm import Communicator, together
+from hpcpar.comm import Communicator, compare_ranks, together
 from hpcpar.config import Config, share_config
 from hpcpar.data import Sampler, open_data
-from hpcpar.entry import note, run_ranks
 from hpcpar.device import Array
+from hpcpar.entry import note, run_ranks
 from hpcpar.errors import UserError
-from hpcpar.fingerprint import compare_ranks, differences, fingerprint, weights_sha256
-from hpcpar.nn import Flat, build_model, load_weights
+from hpcpar.fingerprint import differences, fingerprint, weights_sha256
+from hpcpar.nn import Flat, build_model, fit_data, load_weights
 from hpcpar.optim import Optimizer, clip_scale, global_norm, learning_rate, make_optimizer
 from hpcpar.parallel import DataParallel, evaluate
 from hpcpar.run import Report, RunFolder
@@ -37,6 +37,7 @@ def train(config: Config, comm: Communicator) -> None:
     # Every rank opens the same data, builds the same model and draws the same weights.
     dataset = open_data(config.data, config.model.context, comm)
     with together(comm):
+        config.model = fit_data(config.model, dataset)
         model = build_model(config.model, dataset)
         flat = Flat(model.parameters, comm.device.xp)
         weights = flat.empty()
@@ -57,7 +58,9 @@ def train(config: Config, comm: Communicator) -> None:
             # Gradients from all ranks in one fixed order; then every rank makes the same update.
             loss = parallel.loss_and_gradients(sampler.indices(step - 1))
             if not np.isfinite(loss):
-                raise UserError(f"the loss is {loss} at step {step}: lower --optim.lr or --optim.clip")
+                raise UserError(
+                    f"the loss is {loss} at step {step}: lower --optim.lr or --optim.clip"
+                )
             norm = global_norm(parallel.gradients, flat.names)
             rate = learning_rate(config.optim, step - 1, config.steps)
             optimizer.update(params, parallel.gradients, rate, clip_scale(norm, config.optim.clip))
@@ -70,7 +73,9 @@ def train(config: Config, comm: Communicator) -> None:
             if due(step, config.checkpoint.every, config.steps):
                 with together(comm):
                     if folder:
-                        state = checkpoint.capture(step, tensors, optimizer, sampler.state(step), numerics)
+                        state = checkpoint.capture(
+                            step, tensors, optimizer, sampler.state(step), numerics
+                        )
                         checkpoint.save(folder.checkpoints, state, config.checkpoint.keep)
             report.end_step()
 

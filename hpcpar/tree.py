@@ -30,7 +30,7 @@ __all__ = ["TreeSum"]
 
 
 class TreeSum:
-    """The sum of `leaves` arrays that are spread over the ranks, with the same bits on any number of them.
+    """The sum of `leaves` arrays spread over the ranks: the same bits on any number of them.
 
     >>> total = TreeSum(comm, leaves=16, like=gradient)
     >>> for leaf in total.mine:          # this rank's run of leaf numbers
@@ -80,7 +80,9 @@ class TreeSum:
         if leaf not in self._missing:
             owned = f"this rank's leaves are {self.mine.start} to {self.mine.stop - 1}"
             raise ValueError(
-                f"leaf {leaf} was added before" if leaf in self.mine else f"no leaf {leaf} here: {owned}"
+                f"leaf {leaf} was added before"
+                if leaf in self.mine
+                else f"no leaf {leaf} here: {owned}"
             )
         own = self._lent.pop(id(array), None)
         if own is None:
@@ -102,14 +104,18 @@ class TreeSum:
         ValueError while leaves of this rank are missing.
         """
         if self._missing:
-            raise ValueError(f"leaves {sorted(self._missing)} of rank {self.comm.rank} were not added")
+            raise ValueError(
+                f"leaves {sorted(self._missing)} of rank {self.comm.rank} were not added"
+            )
         result = self._xp.empty(self._shape, self._dtype) if out is None else as_array(out)
         if result.shape != self._shape or result.dtype != self._dtype:
             raise ValueError(
                 f"out is {result.dtype}{list(result.shape)}, "
                 f"the sum is {self._dtype}{list(self._shape)}"
             )
-        roots = [self._sums.pop(node) for node in subtrees(self.mine.start, self.mine.stop, self.leaves)]
+        roots = [
+            self._sums.pop(node) for node in subtrees(self.mine.start, self.mine.stop, self.leaves)
+        ]
         buffers = {f"root{i}": root.reshape(-1) for i, root in enumerate(roots)}
         buffers["out"] = result.reshape(-1)
         self.comm.run(self._schedule(), buffers, name="tree_sum")
@@ -124,7 +130,7 @@ class TreeSum:
         return tree_allreduce(self.comm.rank, self.comm.size, count, self.runs, self.leaves)
 
     def _grow(self, node: Node, array: Array) -> None:
-        """Put a complete subtree in its place, and add up every pair of siblings that this completes."""
+        """Put a complete subtree in its place, and add up every pair of siblings it completes."""
         while (width := 1 << node.level) < self.leaves:
             left, right = node.index & ~1, node.index | 1
             if right * width < self.leaves:  # the sibling exists: wait for it, or add it

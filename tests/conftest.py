@@ -1,4 +1,4 @@
-"""What all tests share: who may run where, one order of random examples, and mpirun as a fixture."""
+"""What all tests share: who may run where, the same examples every time, mpirun as a fixture."""
 
 import importlib.util
 from collections.abc import Callable
@@ -22,7 +22,9 @@ hypothesis.settings.load_profile("hpcpar")
 def pytest_configure(config: pytest.Config) -> None:
     for plugin in config.pluginmanager.get_plugins():
         if type(plugin).__name__ == "MPIPlugin":
-            plugin._is_testing_mpi = False  # pytest-mpi's only use of it: a page about MPI at the end
+            plugin._is_testing_mpi = (
+                False  # pytest-mpi's only use of it: a page about MPI at the end
+            )
     if config.getoption("--with-mpi") and not config.getoption("--collect-only"):
         from mpi4py import MPI
 

@@ -6,9 +6,8 @@ failed, go on; some failed, all stop here.
 """
 
 import os
-import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any
 
 import numpy as np
@@ -26,7 +25,7 @@ class InStep:
         self.failed |= report.failed
 
     @pytest.hookimpl(wrapper=True)
-    def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
         self.failed = False
         result = yield
         failed = self._count_failed(item)
@@ -38,13 +37,12 @@ class InStep:
     def _count_failed(self, item: pytest.Item) -> int:
         mine, total = np.array([self.failed], np.int32), np.zeros(1, np.int32)
         request = self.comm.Iallreduce(mine, total)
-        limit = _limit(item) + 10  # the others end their launch themselves when their test is over time
-        deadline = time.monotonic() + limit
+        # A rank whose test is over time ends the launch by itself: that is waited for.
+        deadline = time.monotonic() + _limit(item) + 10
         while not request.Test():
             if time.monotonic() > deadline:
                 rank = self.comm.Get_rank()
-                print(f"rank {rank}: the others did not end {item.nodeid}", file=sys.__stderr__)
-                sys.__stderr__.flush()
+                os.write(2, f"rank {rank}: others did not end {item.nodeid}\n".encode())
                 os._exit(1)
             time.sleep(0.0005)
         return int(total[0])

@@ -1,7 +1,7 @@
-"""From the records of a launch's ranks to a verdict: what passed, what failed, what does not add up."""
+"""From the records of a launch's ranks to a verdict: what passed, failed, or does not add up."""
 
 import json
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -63,37 +63,38 @@ def judge(verdict: Verdict, folder: Path, expected: Tests | None = None) -> Verd
     """
     records = [read_record(folder / f"rank{rank}.jsonl") for rank in range(verdict.ranks)]
     verdict.tests = expected if expected is not None else collected(records[0])
-    outcomes: dict[str, dict[int, str]] = defaultdict(dict)
-    texts: dict[tuple[str, str], list[int]] = defaultdict(list)
+    verdict.skipped = {
+        name: about["reason"] for name, about in verdict.tests.items() if "reason" in about
+    }
+    ends: dict[str, dict[int, dict]] = defaultdict(dict)  # test -> rank -> event
     for rank, record in enumerate(records):
         verdict.problems += _check_rank(verdict, rank, record)
         for event in record:
             if event["event"] == "end":
-                outcomes[event["test"]][rank] = event["outcome"]
-                if event["outcome"] == "failed":
-                    texts[event["test"], event.get("text", "")].append(rank)
-                elif event["outcome"] == "skipped":
-                    verdict.skipped[event["test"]] = event["reason"]
-    for name, about in verdict.tests.items():
-        if "reason" in about:
-            verdict.skipped[name] = about["reason"]
-
-    for name, by_rank in outcomes.items():
-        kinds = set(by_rank.values())
-        if "failed" in kinds:
-            verdict.failed.add(name)
-        elif kinds == {"passed"} and len(by_rank) == verdict.ranks:
-            verdict.passed.add(name)
-        elif kinds == {"passed", "skipped"}:
-            verdict.problems.append(f"{name} ran on some ranks and was skipped on others")
-    for name in verdict.passed | verdict.failed:
-        verdict.skipped.pop(name, None)
-    verdict.failures = [
-        f"{name} ({_on_ranks(ranks, verdict.ranks)})\n{text}" for (name, text), ranks in texts.items()
-    ]
+                ends[event["test"]][rank] = event
+    for name, by_rank in ends.items():
+        _judge_test(verdict, name, by_rank)
     if not verdict.passed | verdict.failed | verdict.skipped.keys():
         verdict.problems.append("no test was found")
     return verdict
+
+
+def _judge_test(verdict: Verdict, name: str, ends: dict[int, dict]) -> None:
+    outcomes = {event["outcome"] for event in ends.values()}
+    if "failed" in outcomes:
+        verdict.failed.add(name)
+        texts: dict[str, list[int]] = defaultdict(list)
+        for rank, event in ends.items():
+            if event["outcome"] == "failed":
+                texts[event.get("text", "")].append(rank)
+        for text, ranks in texts.items():
+            verdict.failures.append(f"{name} ({_on_ranks(ranks, verdict.ranks)})\n{text}")
+    elif outcomes == {"skipped"}:
+        verdict.skipped[name] = next(iter(ends.values()))["reason"]
+    elif outcomes == {"passed", "skipped"}:
+        verdict.problems.append(f"{name} ran on some ranks and was skipped on others")
+    elif len(ends) == verdict.ranks:  # where a rank did not come to its end, that is the problem
+        verdict.passed.add(name)
 
 
 def never_ran(verdicts: Iterable[Verdict]) -> dict[str, str]:
@@ -105,7 +106,7 @@ def never_ran(verdicts: Iterable[Verdict]) -> dict[str, str]:
 
 
 def excused(markers: Iterable[str], required: set[str]) -> bool:
-    """Whether a test with these markers may be skipped: for what the machine lacks, unless required."""
+    """Whether a test with these markers may be skipped: for lack of something not required."""
     needs = NEEDS & set(markers)
     return bool(needs) and not needs & required
 
@@ -115,6 +116,7 @@ def _markers(reason: str) -> list[str]:
 
 
 def _check_rank(verdict: Verdict, rank: int, record: list[dict]) -> list[str]:
+    """What is wrong with the course of one rank."""
     name = f"rank {rank}" if verdict.ranks > 1 else "pytest"
     if not record:
         return [f"{name} ended before its first test"]
@@ -122,19 +124,19 @@ def _check_rank(verdict: Verdict, rank: int, record: list[dict]) -> list[str]:
     found = collected(record)
     if found.keys() != verdict.tests.keys():
         missing, extra = verdict.tests.keys() - found.keys(), found.keys() - verdict.tests.keys()
-        example = sorted(missing or extra)[0]
-        problems.append(f"{name} found {len(missing)} tests less and {len(extra)} more: {example}, ...")
+        counts = f"{len(missing)} tests less and {len(extra)} more"
+        problems.append(f"{name} found {counts}: {min(missing or extra)}, ...")
     last = record[-1]
     if last["event"] != "finish":
         where = f"in {last['test']}" if last["event"] == "start" else "between two tests"
         return [*problems, f"{name} ended {where}"]
-    done = Counter(event["event"] for event in record)
-    ended = sum(event["event"] == "end" and event["test"] in found for event in record)
-    waiting = sum("reason" not in about for about in found.values()) - ended
-    if waiting and not last["stopped"] and done["collected"]:
-        problems.append(f"{name} ended with {waiting} tests not run")
-    elif last["stopped"] and rank == 0:
-        problems.append(f"{last['stopped']}; {waiting} tests were not run")
+    ended = {event["test"] for event in record if event["event"] == "end"}
+    waiting = [test for test, about in found.items() if "reason" not in about and test not in ended]
+    if last["stopped"]:
+        if rank == 0:
+            problems.append(f"{last['stopped']}; {len(waiting)} tests were not run")
+    elif waiting:
+        problems.append(f"{name} ended with {len(waiting)} tests not run")
     elif last["status"] not in (0, 1, 5):
         problems.append(f"{name}: pytest ended with status {last['status']}")
     return problems

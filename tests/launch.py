@@ -77,7 +77,7 @@ def _environment_of(command: Sequence[str]) -> str:
 
 
 def _end_session(session: int) -> None:
-    """Ask the processes of a session to end, then make them: ranks have process groups of their own."""
+    """Ask all processes of a session to end, then make them: ranks have groups of their own."""
     deadline = time.monotonic() + 3
     while members := _members(session):
         kill = time.monotonic() > deadline

@@ -34,7 +34,8 @@ class Record:
             item.nodeid: {
                 "markers": sorted({mark.name for mark in item.iter_markers()}),
                 "min_size": max(
-                    (mark.kwargs.get("min_size") or 1 for mark in item.iter_markers("mpi")), default=1
+                    (mark.kwargs.get("min_size") or 1 for mark in item.iter_markers("mpi")),
+                    default=1,
                 ),
             }
             for item in session.items

@@ -6,12 +6,13 @@ counts, by MPICH, from the virtual environment .venv-mpich). Every launch has a 
 
 A test counts once a launch, and as passed when it passed on every rank. It is an error when ranks
 found or ran different tests, when a launch found none, and when a test ran in no launch at all,
-unless a marker excuses it (gpu, peers, slurm) on a machine without them. HPCPAR_REQUIRE=peers,slurm,mpich
-takes such excuses back.
+unless a marker excuses it (gpu, peers, slurm) on a machine without them.
+HPCPAR_REQUIRE=peers,slurm,mpich takes such excuses back.
 """
 
 import argparse
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -32,6 +33,7 @@ MPICH_PYTHON = ROOT / ".venv-mpich" / "bin" / "python"
 
 def main() -> int:
     options = parse()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that a launch is ended with us
     required = set(filter(None, os.environ.get("HPCPAR_REQUIRE", "").split(",")))
     no_mpich = "mpich" in options.parts and not MPICH_PYTHON.exists()
     with tempfile.TemporaryDirectory(prefix="hpcpar-tests-") as name:
@@ -42,13 +44,19 @@ def main() -> int:
         if "mpi" in options.parts:
             verdicts += [runner.mpi("mpi", n, sys.executable) for n in options.ranks or RANKS]
         if "mpich" in options.parts and not no_mpich:
-            verdicts += [runner.mpi("mpich", n, str(MPICH_PYTHON)) for n in options.ranks or MPICH_RANKS]
-    return report(verdicts, required, partly=bool(options.pytest or options.ranks), no_mpich=no_mpich)
+            verdicts += [
+                runner.mpi("mpich", n, str(MPICH_PYTHON)) for n in options.ranks or MPICH_RANKS
+            ]
+    return report(
+        verdicts, required, partly=bool(options.pytest or options.ranks), no_mpich=no_mpich
+    )
 
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Run hpcpar's tests.")
-    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], metavar="PART", help="/".join(PARTS))
+    parser.add_argument(
+        "parts", nargs="*", choices=[*PARTS, []], metavar="PART", help="/".join(PARTS)
+    )
     parser.add_argument("--ranks", type=int, nargs="+", metavar="N", help="instead of 1 2 3 4 8")
     parser.add_argument("-k", metavar="EXPRESSION", help="only tests with such names")
     parser.add_argument("-m", metavar="EXPRESSION", help="only tests with such markers")
@@ -91,7 +99,9 @@ class Runner:
 
     def _pytest(self, folder: Path) -> list[str]:
         # Failures are shown by us, once for all ranks that agree on them.
-        color = "--color=yes" if sys.stdout.isatty() else "--color=no"  # mpirun gives a terminal always
+        color = (
+            "--color=yes" if sys.stdout.isatty() else "--color=no"
+        )  # mpirun gives a terminal always
         quiet = ["-qq", "--no-summary", color, "-p", "no:cacheprovider"]
         return ["tests/rank.py", str(folder), *quiet, *self.selection]
 
@@ -112,7 +122,12 @@ class Runner:
         return Verdict(name, ranks), folder
 
     def _end(
-        self, verdict: Verdict, folder: Path, command: list[str], limit: float, expected: Tests | None = None
+        self,
+        verdict: Verdict,
+        folder: Path,
+        command: list[str],
+        limit: float,
+        expected: Tests | None = None,
     ) -> Verdict:
         began = time.monotonic()
         try:
@@ -124,8 +139,8 @@ class Runner:
         judge(verdict, folder, expected)
         if crash:
             verdict.problems.insert(0, crash)
-        if self.selection and not verdict.tests:
-            verdict.problems.remove("no test was found")
+        if self.selection and verdict.problems == ["no test was found"]:
+            verdict.problems.clear()  # nothing was asked of this launch
         show_failures(verdict)
         if crash:
             show_last_words(folder)
@@ -156,9 +171,12 @@ def report(verdicts: list[Verdict], required: set[str], partly: bool, no_mpich: 
     print(f"\n{'launch':<14}{'ranks':>6}{'passed':>9}{'failed':>9}{'skipped':>9}{'seconds':>10}")
     for row in verdicts:
         counts = f"{len(row.passed):>9}{len(row.failed):>9}{len(row.skipped):>9}"
-        print(f"{row.launch:<14}{row.ranks:>6}{counts}{row.seconds:>10.1f}{'' if row.good else '  ERROR'}")
+        mark = "" if row.good else "  ERROR"
+        print(f"{row.launch:<14}{row.ranks:>6}{counts}{row.seconds:>10.1f}{mark}")
 
-    errors = [f"{row.launch}, {row.ranks} ranks: {row.problems[0]}" for row in verdicts if row.problems]
+    errors = [
+        f"{row.launch}, {row.ranks} ranks: {row.problems[0]}" for row in verdicts if row.problems
+    ]
     tests = {name: about for verdict in verdicts for name, about in verdict.tests.items()}
     skips: Counter[str] = Counter()
     for name, reason in never_ran(verdicts).items():
@@ -172,18 +190,19 @@ def report(verdicts: list[Verdict], required: set[str], partly: bool, no_mpich: 
     for marker in sorted(required - {"mpich"}):
         if not any(marker in about["markers"] for about in tests.values()) and not partly:
             errors.append(f"there is no test marked {marker}, and HPCPAR_REQUIRE asks for them")
+    if not any(verdict.passed | verdict.failed for verdict in verdicts):
+        errors.append("no test ran")
     for reason, count in skips.most_common():
         print(f"skipped {count:>4}: {reason}")
     for error in errors:
         print(f"ERROR {error}")
 
     passed, failed, skipped = (
-        sum(len(getattr(verdict, kind)) for verdict in verdicts) for kind in ("passed", "failed", "skipped")
+        sum(len(getattr(verdict, kind)) for verdict in verdicts)
+        for kind in ("passed", "failed", "skipped")
     )
-    if passed + failed == 0:
-        print("ERROR no test ran")
     print(f"\nhpcpar: {passed} passed, {failed + len(errors)} failed, {skipped} skipped")
-    return int(failed + len(errors) > 0 or passed == 0)
+    return int(failed + len(errors) > 0)
 
 
 if __name__ == "__main__":

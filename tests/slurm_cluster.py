@@ -6,13 +6,14 @@
         assert slurm.wait(job, timeout=60).status == 0
 
 It takes root, and Debian's slurm-wlm, munge, iproute2 and libpmix-dev (Slurm's PMIx plugin opens
-`libpmix.so`, a name that only the -dev package has). Nodes are network name spaces, see
-slurm_cluster.sh. Everything lives in name spaces that end with this process: no daemon, bridge or
+`libpmix.so`, a name that only the -dev package has). Nodes are network namespaces, see
+slurm_cluster.sh. Everything lives in namespaces that end with this process: no daemon, bridge or
 mount is left behind, not even when the tests are killed.
 """
 
 import os
 import re
+import select
 import shutil
 import subprocess
 import time
@@ -25,7 +26,8 @@ __all__ = ["Cluster", "Job", "cluster", "missing"]
 
 SCRIPT = Path(__file__).with_suffix(".sh")
 PROGRAMS = ("sbatch", "slurmctld", "slurmd", "munged", "ip", "nsenter", "unshare")
-UNSHARE = "unshare --mount --net --uts --pid --fork --kill-child --mount-proc".split()
+SPACES = ("--mount", "--net", "--uts", "--pid")
+UNSHARE = ["unshare", *SPACES, "--fork", "--kill-child", "--mount-proc"]
 UNFINISHED = ("PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "REQUEUED")
 
 
@@ -38,7 +40,7 @@ def missing() -> str | None:
         return f"not installed: {', '.join(absent)} (Debian: slurm-wlm munge iproute2 libpmix-dev)"
     mount = [*UNSHARE, "mount", "-t", "tmpfs", "none", "/run"]
     probe = subprocess.run(mount, check=False, capture_output=True, text=True, timeout=20)
-    return f"no name spaces for this root: {probe.stderr.strip()}" if probe.returncode else None
+    return f"no namespaces for this root: {probe.stderr.strip()}" if probe.returncode else None
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ class Cluster:
     """A running cluster, seen from its login node. Every call has a time limit."""
 
     def __init__(self, keeper: int) -> None:
-        self._keeper = keeper  # process id of `unshare`, which holds the name spaces
+        self._keeper = keeper  # process id of `unshare`, which holds the namespaces
 
     def run(
         self,
@@ -115,10 +117,11 @@ class Cluster:
 
 @contextmanager
 def cluster(nodes: int = 3, cpus: int = 4, gpus: int = 4) -> Iterator[Cluster]:
-    """Bring up Slurm on `nodes` nodes of `cpus` CPUs and `gpus` make-believe GPUs each.
+    """Bring up Slurm on `nodes` nodes of `cpus` CPUs and `gpus` (1 or more) make-believe GPUs each.
 
     The nodes are called node0, node1, ... and share this machine's files and CPUs, whatever `cpus`
-    says. Raises TimeoutError when they are not all idle within a minute.
+    says. Raises RuntimeError when they cannot be made, TimeoutError when they are not all idle
+    within a minute.
     """
     keeper = subprocess.Popen(
         [*UNSHARE, "bash", str(SCRIPT), str(nodes), str(cpus), str(gpus)],
@@ -129,7 +132,8 @@ def cluster(nodes: int = 3, cpus: int = 4, gpus: int = 4) -> Iterator[Cluster]:
     )
     assert keeper.stdin is not None and keeper.stdout is not None
     try:
-        if keeper.stdout.readline() != "up\n":  # ends at the latest when the script does
+        said, _, _ = select.select([keeper.stdout], [], [], 60)
+        if not said or keeper.stdout.readline() != "up\n":
             raise RuntimeError(f"{SCRIPT.name} could not set up the cluster; see standard error")
         slurm = Cluster(keeper.pid)
         deadline = time.monotonic() + 60

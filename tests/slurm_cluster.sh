@@ -1,11 +1,11 @@
-# A Slurm cluster on one machine, for slurm_cluster.py, which starts this script as the first process
-# of its own process, mount, network and host name space:
+# A Slurm cluster on one machine, for slurm_cluster.py, which starts this script as the first
+# process in process, mount, network and host name namespaces of its own:
 #
 #     bash slurm_cluster.sh NODES CPUS GPUS      # CPUS and (make-believe) GPUS are of each node
 #
 # It prints "up" and waits for the end of its standard input. When it ends, however it ends, the
 # kernel takes away every process, mount and network device that it has made; nothing is written
-# outside the memory file system that it mounts first.
+# outside the file system in memory that it mounts first.
 set -euo pipefail
 nodes=$1 cpus=$2 gpus=$3
 last=$((nodes - 1))
@@ -30,14 +30,16 @@ for ((i = 0; i < nodes; i++)); do
     ip -n node$i link set lo up
 done
 
-# MpiDefault=none is what many sites have: plain srun then starts programs that know nothing of each
-# other. A requeued job starts again when its old credentials have expired, so they may not live long.
+# MpiDefault=none is what many sites have: plain srun then starts programs that know nothing of
+# each other. A requeued job waits until its old credentials have expired, so they live shortly,
+# and then for the scheduler to look again.
 cat >slurm.conf <<END
 ClusterName=test
 SlurmctldHost=node0(10.88.0.1)
 SlurmUser=root
 AuthType=auth/munge
 AuthInfo=cred_expire=15
+SchedulerParameters=sched_interval=1
 MpiDefault=none
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none

@@ -1,6 +1,7 @@
 """Arrays that are used again: a training step after the first few allocates nothing."""
 
 from collections.abc import Callable, Hashable
+from math import prod
 from types import ModuleType
 from typing import Any
 
@@ -8,21 +9,19 @@ import numpy as np
 
 from hpcpar.device import Array
 
-import os
-from math import prod
-SLAB = 64 << 20
-HUGE_PAGE = 2 << 20
-LINE = int(os.environ.get("LINE","4096"))
 __all__ = ["Arena"]
+
+SLAB = 32 << 20  # bytes
+HUGE_PAGE = 2 << 20
+LINE = 64  # bytes of a cache line
 
 
 class Arena:
     """A free list of arrays, by shape and dtype.
 
-    `take` lends an array, `give` hands it back. Training takes the same shapes in the same order in
-    every step, so that after the first step nothing is allocated, and a page of memory is seldom
-    touched by the kernel again. (An allocation of some MB is a fresh mapping each time otherwise, and
-    its page faults cost as much as the arithmetic.)
+    `take` lends an array, `give` hands it back. Training takes the same shapes in every step, so
+    that after the first one nothing is allocated. (An allocation of some MB would be a fresh mapping
+    each time, and its page faults cost as much as the arithmetic.)
     """
 
     def __init__(self, xp: ModuleType = np):
@@ -31,8 +30,8 @@ class Arena:
         self._free: dict[Hashable, list[Array]] = {}
         self._lent: set[int] = set()  # id of every array that is out; its holder keeps it alive
         self._constants: dict[Hashable, Array] = {}
-        self._slab = np.empty(0, np.uint8)
-        self._used = 0
+        self._slab = np.empty(0, np.uint8)  # what new arrays are cut from
+        self._used = 0  # bytes of it
 
     @property
     def lent(self) -> int:
@@ -41,25 +40,15 @@ class Arena:
 
     def take(self, shape: tuple[int, ...], dtype: Any) -> Array:
         """An array of this shape and dtype, C order, its values undefined."""
+        dtype = np.dtype(dtype)  # np.float32 equals it, but has another hash
         free = self._free.get((shape, dtype))
         if free:
             array = free.pop()
         else:
-            array = self._allocate(shape, np.dtype(dtype))
+            array = self._allocate(shape, dtype)
             self.bytes += array.nbytes
         self._lent.add(id(array))
         return array
-
-    def _allocate(self, shape: tuple[int, ...], dtype: np.dtype) -> Array:
-        if self.xp is not np:  # CuPy's memory pool does as much
-            return self.xp.empty(shape, dtype)
-        size = prod(shape) * dtype.itemsize
-        if self._slab.nbytes - self._used < size:
-            self._slab = np.empty(max(SLAB, size + HUGE_PAGE), np.uint8)
-            self._used = -self._slab.ctypes.data % HUGE_PAGE
-        start = self._used
-        self._used += -(-size // LINE) * LINE + int(os.environ.get("STAG","0"))
-        return self._slab[start : start + size].view(dtype).reshape(shape)
 
     def copy(self, array: Array, dtype: Any = None) -> Array:
         """A copy of `array`, as `dtype` if one is named."""
@@ -86,3 +75,15 @@ class Arena:
         if key not in self._constants:
             self._constants[key] = make()
         return self._constants[key]
+
+    def _allocate(self, shape: tuple[int, ...], dtype: np.dtype) -> Array:
+        """On a CPU, cut from a slab: NumPy asks for huge pages for large arrays only."""
+        if self.xp is not np:
+            return self.xp.empty(shape, dtype)
+        size = prod(shape) * dtype.itemsize
+        if size > self._slab.nbytes - self._used:
+            self._slab = np.empty(max(SLAB, size + HUGE_PAGE), np.uint8)
+            self._used = -self._slab.ctypes.data % HUGE_PAGE
+        start = self._used
+        self._used += -(-size // LINE) * LINE
+        return self._slab[start : start + size].view(dtype).reshape(shape)

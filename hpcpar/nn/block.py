@@ -98,9 +98,7 @@ class Block:
         self._norm_backward("ln_2", p, g, branch, norm_2, arena)
         xp.add(stream, branch, out=stream)
 
-        self._linear_backward(
-            "attn.c_proj", p, g, heads.out.reshape(stream.shape), stream, branch
-        )
+        self._linear_backward("attn.c_proj", p, g, heads.out.reshape(stream.shape), stream, branch)
         d_qkv = arena.take(heads.qkv.shape, dy.dtype)
         attention.backward(
             branch.reshape(dy.shape),

@@ -1,7 +1,7 @@
 """From a configuration and the data to a model."""
 
-from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal, cast
 
 from hpcpar.errors import UserError
 from hpcpar.nn.gpt import gpt
@@ -12,7 +12,7 @@ from hpcpar.nn.model import Model
 if TYPE_CHECKING:
     from hpcpar.data import Dataset
 
-__all__ = ["ModelConfig", "build_model", "complete_model"]
+__all__ = ["ModelConfig", "build_model", "complete_model", "fit_data"]
 
 
 @dataclass
@@ -26,7 +26,7 @@ class ModelConfig:
         width: Channels of a GPT; units of an MLP's hidden layers.
         context: Tokens that a GPT sees at once, which is the length of a sample.
         vocabulary: Different tokens; 0 takes the data's.
-        init_from: A folder with a Hugging Face GPT-2 (config.json, model.safetensors) to start from.
+        init_from: A folder with a Hugging Face GPT-2 to start from (config.json, model.safetensors)
     """
 
     kind: Literal["gpt", "mlp", "linear"] = "gpt"
@@ -47,14 +47,14 @@ def complete_model(config: ModelConfig) -> ModelConfig:
     if config.init_from:
         from hpcpar.nn.huggingface import read_sizes
 
-        default = ModelConfig()
         sizes = read_sizes(config.init_from)
         for name, value in sizes.items():
             given = getattr(config, name)
-            if given not in (getattr(default, name), value):
-                raise UserError(f"--model.{name} is {given}, but the model in {config.init_from} has {value}")
-        kept = {f.name: getattr(config, f.name) for f in fields(config)}
-        config = ModelConfig(**{**kept, **sizes})
+            if given not in (getattr(ModelConfig, name), value):
+                raise UserError(
+                    f"--model.{name} is {given}, but the model in {config.init_from} has {value}"
+                )
+        config = replace(config, kind="gpt", **sizes)
     if config.kind == "gpt" and config.width % config.heads:
         raise UserError(
             f"--model.heads {config.heads} does not divide --model.width {config.width}: "
@@ -63,18 +63,32 @@ def complete_model(config: ModelConfig) -> ModelConfig:
     return config
 
 
+def fit_data(config: ModelConfig, data: "Dataset") -> ModelConfig:
+    """The configuration with the vocabulary of the data, unless it names a larger one.
+
+    Raises `UserError` when model and data do not go together.
+    """
+    if config.kind == "gpt" and data.kind == "table":
+        raise UserError(
+            "--model.kind gpt reads text or tokens: take --model.kind mlp or linear for a table"
+        )
+    if config.kind != "gpt" and data.kind != "table":
+        raise UserError(
+            f"--model.kind {config.kind} reads tables: it needs --data.kind table and --data.paths"
+        )
+    if config.kind == "gpt" and 0 < config.vocabulary < data.vocabulary:
+        raise UserError(
+            f"--model.vocabulary is {config.vocabulary}, but the data needs {data.vocabulary}: "
+            f"its largest token is {data.vocabulary - 1}"
+        )
+    return replace(config, vocabulary=config.vocabulary or data.vocabulary)
+
+
 def build_model(config: ModelConfig, data: "Dataset") -> Model:
-    """The model for this data; raises `UserError` when the two do not go together."""
-    if (config.kind == "gpt") != (data.kind != "table"):
-        takes, need = ("text", "--data.kind bytes or tokens") if config.kind == "gpt" else ("tables", "--data.kind table")
-        raise UserError(f"--model.kind {config.kind} reads {takes}: it needs {need}, not {data.kind}")
+    """The model of this configuration, for data that it fits."""
     if config.kind == "gpt":
-        vocabulary = config.vocabulary or data.vocabulary
-        if vocabulary < data.vocabulary:
-            raise UserError(
-                f"--model.vocabulary is {vocabulary}, but the data holds tokens up to {data.vocabulary - 1}"
-            )
-        return gpt(config.layers, config.heads, config.width, config.context, vocabulary)
+        return gpt(config.layers, config.heads, config.width, config.context, config.vocabulary)
+    task = cast(Literal["classification", "regression"], data.task)
     if config.kind == "mlp":
-        return mlp(data.features, data.outputs, config.width, config.layers, data.task)
-    return linear(data.features, data.outputs, data.task)
+        return mlp(data.features, data.outputs, config.width, config.layers, task)
+    return linear(data.features, data.outputs, task)

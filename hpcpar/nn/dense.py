@@ -14,8 +14,8 @@ __all__ = ["Dense"]
 class Dense:
     """(B, I) -> x @ weight + bias (B, O), then GELU if `activation`.
 
-    Weights start as `std` times normal numbers (zeros for std=0), biases as zeros. The `first` layer
-    of a model computes no gradient of its input.
+    Weights start as `std` times normal numbers (zeros for std=0), biases as zeros. The `first`
+    layer of a model computes no gradient of its input.
     """
 
     def __init__(
@@ -47,9 +47,7 @@ class Dense:
         gelu.forward(y, slope, arena)
         return y, (x, slope)
 
-    def backward(
-        self, p: Tensors, g: Tensors, dy: Array, saved: Any, arena: Arena
-    ) -> Array | None:
+    def backward(self, p: Tensors, g: Tensors, dy: Array, saved: Any, arena: Arena) -> Array | None:
         x = saved[0]
         if self.activation:
             gelu.backward(dy, saved[1])

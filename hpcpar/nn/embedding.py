@@ -23,7 +23,9 @@ class Embedding:
         tokens, positions = p[self.tokens.name], p[self.positions.name]
         batch, length = x.shape
         if length > len(positions):
-            raise ValueError(f"a sequence has {length} tokens, the model's context {len(positions)}")
+            raise ValueError(
+                f"a sequence has {length} tokens, the model's context {len(positions)}"
+            )
         y = arena.take((batch, length, tokens.shape[1]), tokens.dtype)
         embedding.forward(x.reshape(-1), tokens, y.reshape(batch * length, -1))
         namespace(y).add(y, positions[:length], out=y)

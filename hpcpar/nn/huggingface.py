@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from hpcpar.device import Array, namespace
 from hpcpar.errors import UserError
 
-__all__ = ["read_sizes", "read_weights", "write_model"]
+__all__ = ["load_weights", "read_sizes", "read_weights", "write_model"]
 
 _SIZES = {"layers": "n_layer", "heads": "n_head", "width": "n_embd", "context": "n_positions",
           "vocabulary": "vocab_size"}  # fmt: skip
@@ -67,7 +68,23 @@ def read_weights(folder: str | Path) -> dict[str, np.ndarray]:
     return weights
 
 
-def write_model(folder: str | Path, weights: Mapping[str, np.ndarray], sizes: Mapping[str, int]) -> None:
+def load_weights(folder: str | Path, params: Mapping[str, Array]) -> None:
+    """Copy the weights in `folder` into `params`; raises `UserError` for another model's."""
+    weights = read_weights(folder)
+    for name, array in weights.items():
+        if name not in params or params[name].shape != array.shape:
+            have = list(params[name].shape) if name in params else "no such parameter"
+            raise UserError(f"{folder}: {name} is {list(array.shape)}; the model has {have}")
+    for name, target in params.items():
+        if name in weights:
+            target[...] = namespace(target).asarray(weights[name])
+        elif name != "lm_head.weight":
+            raise UserError(f"{folder}: {name} is missing")
+
+
+def write_model(
+    folder: str | Path, weights: Mapping[str, np.ndarray], sizes: Mapping[str, int]
+) -> None:
     """Write the folder that `GPT2LMHeadModel.from_pretrained` loads."""
     from safetensors.numpy import save_file
 

@@ -17,7 +17,7 @@ def mlp(
     layers: int,
     task: Literal["classification", "regression"],
 ) -> Model:
-    """`layers` hidden layers of `width` with GELU, then a projection: (B, features) -> (B, outputs).
+    """`layers` hidden layers with GELU, then a projection: (B, features) -> (B, outputs).
 
     Parameters are "layers.<i>.weight" (in, out) and "layers.<i>.bias". Weights start with variance
     2 / in (He et al., arXiv:1502.01852), those of the projection with 1 / in.

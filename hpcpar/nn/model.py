@@ -15,8 +15,8 @@ Tensors = dict[str, Array]  # parameter name -> values, or gradient
 class Layer(Protocol):
     """One stage of a model. It holds shapes and names, no values: many calls may be in flight.
 
-    Arrays are passed on like parcels: `forward` owns `x`, and `backward` owns `dy` and `saved`. They
-    may be overwritten, kept, or given back to the arena, so the caller must not use them afterwards.
+    Arrays are passed on like parcels: `forward` owns `x`, and `backward` owns `dy` and `saved`.
+    They may be overwritten, kept or given back to the arena: the caller must not use them again.
     """
 
     parameters: list[Parameter]
@@ -66,7 +66,7 @@ class Model:
         """The micro-batch's loss, summed over its targets in float64; fills `g`.
 
         `g` becomes (it is not added to) the gradient of scale * loss, where `scale` is one over the
-        number of targets in the *global* batch: gradients of micro-batches then add up to the mean's.
+        targets in the *global* batch: gradients of micro-batches then add up to the mean's.
         """
         outputs, saved = self.forward(p, inputs, arena)
         loss, gradient = self.loss_function.value_and_gradient(outputs, targets, scale, arena)

@@ -1,4 +1,4 @@
-"""Data parallelism: every rank has the whole model and computes some leaves of every global batch."""
+"""Data parallelism: every rank has the whole model, and some leaves of every global batch."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -36,7 +36,7 @@ class BatchConfig:
         if self.size % self.micro:
             raise UserError(
                 f"--batch.size {self.size} is not a multiple of --batch.micro {self.micro}: "
-                f"take a size of {self.size // self.micro * self.micro or self.micro}, or a micro-batch "
+                f"take a size of {self.size // self.micro * self.micro or self.micro}, or a micro "
                 f"of {_largest_divisor(self.size, self.micro)}"
             )
 
@@ -72,7 +72,9 @@ class DataParallel:
         micros = batch.size // batch.micro
         leaves = min(comm.size if reproducible == "off" else batch.leaves, micros)
         self._leaves = np.array_split(np.arange(micros), leaves)  # micro-batch numbers of each leaf
-        self._sum = comm.device.xp.zeros(flat.uses_size, np.float32)  # the gradient of the global batch
+        self._sum = comm.device.xp.zeros(
+            flat.uses_size, np.float32
+        )  # the gradient of the global batch
         self._scratch = comm.device.xp.empty_like(self._sum) if leaves < micros else None
         self._views: dict[int, dict[str, Array]] = {}  # gradient views of each buffer, by its id
         self._total = TreeSum(comm, leaves, like=self._sum)

@@ -26,7 +26,7 @@ def evaluate(
 ) -> float:
     """The mean loss per target over the given samples of a part, the same bits on any rank count.
 
-    Collective. The samples go through the model `micro` at a time (the last time with what is left);
+    Collective. The samples go through the model `micro` at a time, the last time with what is left;
     each such micro-batch is a leaf of one tree sum in float64.
     """
     arena = arena or Arena(comm.device.xp)

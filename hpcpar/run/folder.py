@@ -1,10 +1,10 @@
 """The folder of a run.
 
-    config.toml     complete: `python -m hpcpar.train config.toml` runs the same again
-    metrics.jsonl   a line a step, flushed
-    checkpoints/    see checkpoint.py
-    loss.svg        the loss over the steps
-    summary.json    written at the end; a run that has one is complete
+config.toml     complete: `python -m hpcpar.train config.toml` runs the same again
+metrics.jsonl   a line a step, flushed
+checkpoints/    see checkpoint.py
+loss.svg        the loss over the steps
+summary.json    written at the end; a run that has one is complete
 """
 
 import dataclasses
@@ -72,7 +72,9 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
             import tomli_w
 
-            write_whole(self.path / "config.toml", tomli_w.dumps(dataclasses.asdict(config)))
+            table = dataclasses.asdict(config)
+            table["run"]["resume"] = False  # the file runs the same again, from the start
+            write_whole(self.path / "config.toml", tomli_w.dumps(table))
             kept = [row for row in self.metrics() if row["step"] <= step]
             write_whole(metrics, "".join(json.dumps(row) + "\n" for row in kept))
             (self.path / "summary.json").unlink(missing_ok=True)

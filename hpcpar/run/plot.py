@@ -6,7 +6,9 @@ from typing import Any
 __all__ = ["draw_loss"]
 
 
-def draw_loss(path: Path, metrics: list[dict[str, Any]], baseline: tuple[str, float] | None) -> None:
+def draw_loss(
+    path: Path, metrics: list[dict[str, Any]], baseline: tuple[str, float] | None
+) -> None:
     """Draw training and validation loss, and a baseline's as a line, into an SVG file."""
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
@@ -14,7 +16,9 @@ def draw_loss(path: Path, metrics: list[dict[str, Any]], baseline: tuple[str, fl
     figure = Figure(figsize=(7, 4), layout="constrained")
     FigureCanvasSVG(figure)
     axes = figure.add_subplot(xlabel="step", ylabel="loss")
-    axes.plot([row["step"] for row in metrics], [row["loss"] for row in metrics], lw=1, label="training")
+    axes.plot(
+        [row["step"] for row in metrics], [row["loss"] for row in metrics], lw=1, label="training"
+    )
     looks = [row for row in metrics if "validation_loss" in row]
     if looks:
         steps, losses = zip(*((row["step"], row["validation_loss"]) for row in looks), strict=True)

@@ -31,7 +31,10 @@ class Progress:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         if self._bar:
             self._bar.display.stop()
@@ -47,7 +50,9 @@ class Progress:
         if first_or_last or now - self._last_line >= SECONDS_BETWEEN_LINES:
             self._last_line = now
             left = (now - self._began) / (step - self._start) * (self._steps - step)
-            print(f"step {step}/{self._steps}  loss {loss:.4f}  {rate}  {left:.0f} s left", flush=True)
+            print(
+                f"step {step}/{self._steps}  loss {loss:.4f}  {rate}  {left:.0f} s left", flush=True
+            )
 
     def say(self, text: str) -> None:
         """Print a line above the bar."""
@@ -59,7 +64,13 @@ class Progress:
 
 class _Bar:
     def __init__(self, start: int, steps: int) -> None:
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeRemainingColumn,
+        )
 
         self.display = Progress(
             TextColumn("step"),

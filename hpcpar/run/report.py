@@ -1,15 +1,19 @@
-"""What a run tells: to the screen and to its folder. Rank 0 reports; on the others nothing happens."""
+"""What a run tells, to the screen and to its folder. Rank 0 reports, the others are silent."""
 
 import math
 import time
 from typing import TYPE_CHECKING, Any
 
+from hpcpar.data import LARGEST_BIGRAM, bigram_loss
 from hpcpar.run.folder import RunFolder
 from hpcpar.run.plot import draw_loss
 from hpcpar.run.progress import Progress
 
 if TYPE_CHECKING:
+    from hpcpar.comm import Communicator
+    from hpcpar.config import Config
     from hpcpar.data import Dataset
+    from hpcpar.nn import Model
 
 __all__ = ["Report"]
 
@@ -99,7 +103,9 @@ class Report:
         if not self._folder:
             return
         rows = self._folder.metrics()
-        losses = {key: row[key] for row in rows for key in ("loss", "validation_loss") if key in row}
+        losses = {
+            key: row[key] for row in rows for key in ("loss", "validation_loss") if key in row
+        }
         # The first step pays for everything that is done once.
         steady = [row["seconds"] for row in rows if row["step"] > self._start + 1]
         speed = len(steady) * self._per_step / sum(steady) if steady else 0.0
@@ -109,7 +115,9 @@ class Report:
         baseline = self._baseline()
         if baseline:
             summary["bigram_loss"] = baseline
-        draw_loss(self._folder.path / "loss.svg", rows, ("bigram model", baseline) if baseline else None)
+        draw_loss(
+            self._folder.path / "loss.svg", rows, ("bigram model", baseline) if baseline else None
+        )
         self._folder.finish(
             summary
             | {f"{self._unit}_per_second": speed, "weights_sha256": sha256}
@@ -122,6 +130,8 @@ class Report:
 
     def _baseline(self) -> float | None:
         """What a model that knows one token of the past reaches on the same samples."""
-        if self._dataset.kind == "table" or self._dataset.vocabulary > LARGEST_BIGRAM:
+        data = self._dataset
+        if data.kind == "table" or data.vocabulary > LARGEST_BIGRAM:
             return None
-        return bigram_loss(...)
+        looks = data.validation.spread(self._config.run.evaluate_samples)
+        return bigram_loss(data.train, data.validation, data.vocabulary, looks)

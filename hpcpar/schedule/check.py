@@ -179,6 +179,7 @@ class _Play:
         """A transfer whose counterpart never comes, not even later in the peer's schedule."""
         for (sender, receiver), transfers in self.transfers.items():
             for nth, transfer in enumerate(transfers):
+                kind: type[Send] | type[Recv]
                 if transfer.send is not None and transfer.recv is None:
                     rank, number, peer, kind = sender, transfer.send, receiver, Recv
                 elif transfer.recv is not None and transfer.send is None:

@@ -1,14 +1,16 @@
 """Schedules of the collective operations, each for one rank of any number of ranks.
 
-What a rank brings is in buffer "x", what it gets is in "out"; "scratch" is the runner's. Counts are
-elements. Reductions add in the order of the tree over the ranks (schedule/tree.py), except the ring.
-All functions are pure and, as schedules of large arrays are long, remember their last answers.
+What a rank brings is in buffer "x", what it gets is in "out"; "scratch" is the runner's. Counts
+are elements. Reductions add in the order of the tree over the ranks (schedule/tree.py), except the
+ring. All functions are pure; as schedules of large arrays are long, they remember their last
+answers.
 """
 
 from collections.abc import Iterator
 from functools import lru_cache
 
-from hpcpar.schedule.exchange import SEGMENT, direct_tree, piece, pipeline, split, stages
+from hpcpar.schedule.exchange import SEGMENT, direct_tree, piece, pipeline, stages
+from hpcpar.schedule.ring import ring_allreduce
 from hpcpar.schedule.steps import Combine, Copy, Recv, Send, Span, Step
 from hpcpar.schedule.tree import Node, allreduce_roots, combine_plan
 
@@ -22,11 +24,9 @@ __all__ = [
     "receive",
     "reduce",
     "reduce_scatter",
-    "ring_allgather",
-    "ring_allreduce",
-    "ring_reduce_scatter",
     "scatter",
     "send",
+    "sendrecv",
 ]
 
 Steps = tuple[Step, ...]
@@ -40,6 +40,7 @@ def allreduce(
     count: int,
     algorithm: str = "auto",
     source: str = "x",
+    *,
     segment: int = SEGMENT,
 ) -> Steps:
     """out = the reduction of every rank's `source`, which may be "out" itself.
@@ -51,7 +52,9 @@ def allreduce(
     if algorithm == "halving" and size & (size - 1):
         raise ValueError(f"halving needs a power of two of ranks, not {size}: take direct or auto")
     nodes = _one_each(size)
-    return tuple(allreduce_roots(rank, count, nodes, size, [source], segment, algorithm))
+    return tuple(
+        allreduce_roots(rank, count, nodes, size, [source], segment=segment, algorithm=algorithm)
+    )
 
 
 @remember
@@ -60,49 +63,9 @@ def reduce_scatter(rank: int, size: int, counts: tuple[int, ...], segment: int =
     if size == 1:
         return _copy(0, counts[0])
     plan = combine_plan([node for own in _one_each(size) for node in own], size)
-    return tuple(direct_tree(rank, range(size), plan, ["x"], _runs(counts), segment, share=False))
-
-
-@remember
-def ring_reduce_scatter(
-    rank: int, size: int, count: int, source: str = "x", segment: int = SEGMENT
-) -> Steps:
-    """Leaves this rank's slice of the sum in its place in "out", by a ring (Patarasuk and Yuan 2009).
-
-    Slice j travels from rank j+1 once around to rank j and is added to on the way.
-    """
-    slices = split(count, size)
-    if size == 1:
-        return () if source == "out" else _copy(0, count, source)
-    steps: list[Step] = []
-    for hop in range(size - 1):
-        give, take = slices[(rank - 1 - hop) % size], slices[(rank - 2 - hop) % size]
-        steps += _ring_hop(rank, size, give, take, (source if hop == 0 else "out", source), segment)
-    return tuple(steps)
-
-
-@remember
-def ring_allgather(rank: int, size: int, count: int, segment: int = SEGMENT) -> Steps:
-    """Every rank has its slice in its place in "out"; all slices travel around the ring."""
-    slices = split(count, size)
-    steps: list[Step] = []
-    for hop in range(size - 1):
-        give, take = slices[(rank - hop) % size], slices[(rank - 1 - hop) % size]
-        for i in range(stages((give, take), segment)):
-            theirs, ours = piece(take, i, segment), piece(give, i, segment)
-            if theirs:
-                steps.append(Recv((rank - 1) % size, Span("out", theirs.start, theirs.stop)))
-            if ours:
-                steps.append(Send((rank + 1) % size, Span("out", ours.start, ours.stop)))
-    return tuple(steps)
-
-
-def ring_allreduce(
-    rank: int, size: int, count: int, source: str = "x", segment: int = SEGMENT
-) -> Steps:
-    """The bandwidth-optimal ring. Its order of additions differs from slice to slice: not the tree's."""
-    there = ring_reduce_scatter(rank, size, count, source, segment)
-    return there + ring_allgather(rank, size, count, segment)
+    return tuple(
+        direct_tree(rank, range(size), plan, ["x"], _runs(counts), segment=segment, share=False)
+    )
 
 
 @remember
@@ -165,7 +128,7 @@ def bcast(rank: int, size: int, count: int, root: int = 0, segment: int = SEGMEN
 def gather(
     rank: int, size: int, counts: tuple[int, ...], root: int = 0, segment: int = SEGMENT
 ) -> Steps:
-    """out on the root = every rank's "x", in the order of the ranks; rank j's has counts[j] elements."""
+    """out on the root = every rank's "x", in rank order; rank j's has counts[j] elements."""
     runs = _runs(counts)
     if rank != root:
         return _pieces(Send, root, "x", range(counts[rank]), segment)
@@ -193,7 +156,7 @@ def scatter(
 
 @remember
 def allgather(rank: int, size: int, counts: tuple[int, ...], segment: int = SEGMENT) -> Steps:
-    """out = every rank's "x", in the order of the ranks; rank j's has counts[j] elements."""
+    """out = every rank's "x", in rank order; rank j's has counts[j] elements."""
     own = range(counts[rank])
     return _exchange(rank, size, [own] * size, _runs(counts), segment)
 
@@ -206,7 +169,7 @@ def alltoall(
     from_each: tuple[int, ...],
     segment: int = SEGMENT,
 ) -> Steps:
-    """Run j of "x", of to_each[j] elements, goes to rank j; out = what came, in the order of the ranks."""
+    """Run j of "x", to_each[j] elements, goes to rank j; out = what came, in rank order."""
     return _exchange(rank, size, _runs(to_each), _runs(from_each), segment)
 
 
@@ -236,34 +199,14 @@ def receive(source: int, count: int, segment: int = SEGMENT) -> Steps:
     return _pieces(Recv, source, "out", range(count), segment)
 
 
-def _ring_hop(
-    rank: int, size: int, give: range, take: range, names: tuple[str, str], segment: int
-) -> list[Step]:
-    """Pass the slice `give` on; what arrives for `take` is added to from the left: arriving + own."""
-    giving, own = names
-
-    def slot(i: int) -> Span:
-        base = (i % 2) * segment
-        return Span("scratch", base, base + len(piece(take, i, segment)))
-
-    def start(i: int) -> list[Step]:
-        arriving, leaving = slot(i), piece(give, i, segment)
-        steps: list[Step] = [Recv((rank - 1) % size, arriving)] if len(arriving) else []
-        if leaving:
-            steps.append(Send((rank + 1) % size, Span(giving, leaving.start, leaving.stop)))
-        return steps
-
-    def finish(i: int) -> list[Step]:
-        run = piece(take, i, segment)
-        if not run:
-            return []
-        return [Combine(Span("out", run.start, run.stop), slot(i), Span(own, run.start, run.stop))]
-
-    return pipeline(stages((give, take), segment), start, finish, ahead=2)
+@remember
+def sendrecv(to: int, sent: int, source: int, received: int, segment: int = SEGMENT) -> Steps:
+    """Send "x" to one rank and receive "out" from another."""
+    return receive(source, received, segment) + send(to, sent, segment)
 
 
 def _meetings(rank: int, size: int, root: int) -> Iterator[tuple[int, bool, bool]]:
-    """(the other rank, whether this one receives, whether this one's subtree is the left one), upwards."""
+    """Upwards: the other rank, whether this one receives, whether its own subtree is the left."""
 
     def holder(level: int, index: int) -> int:
         return root if root >> level == index else index << level

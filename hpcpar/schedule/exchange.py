@@ -5,21 +5,21 @@ then adds them one by one, so that what has just arrived is added while the next
 """
 
 from collections.abc import Callable, Sequence
-from itertools import chain
+from itertools import chain, pairwise
 
 from hpcpar.schedule.steps import Combine, Copy, Recv, Send, Span, Step
 
 __all__ = ["SEGMENT", "direct_tree", "doubling_tree", "halving_tree", "piece", "pipeline", "split"]
 
-SEGMENT = 1 << 16  # elements in a message: what arrives should still be in the cache when it is added
+SEGMENT = 1 << 18  # elements in a message: large enough for MPI, and soon added while in the cache
 AHEAD = 2
 
 
 def split(count: int, parts: int) -> list[range]:
-    """`count` elements in `parts` runs by numpy.array_split's rule: the first runs are one longer."""
+    """`count` elements in `parts` runs by numpy.array_split's rule: the first are one longer."""
     length, longer = divmod(count, parts)
     stops = [length * i + min(i, longer) for i in range(parts + 1)]
-    return [range(start, stop) for start, stop in zip(stops, stops[1:], strict=False)]
+    return [range(start, stop) for start, stop in pairwise(stops)]
 
 
 def piece(run: range, number: int, segment: int) -> range:
@@ -54,10 +54,11 @@ def direct_tree(
     plan: Sequence[tuple[int, int, int]],
     names: Sequence[str],
     slices: Sequence[range],
+    *,
     segment: int = SEGMENT,
     share: bool = True,
 ) -> list[Step]:
-    """Rank j gets slice j of every root, adds them up by `plan`, and with `share` sends the sum to all.
+    """Rank j gets slice j of every root, adds them up by `plan`; to all if `share`.
 
     `owners` has the rank of every root, left to right; `names` the buffers of this rank's own.
     The sum goes to its place in "out"; without `share` "out" is this rank's slice alone.
@@ -109,10 +110,11 @@ def direct_tree(
 def halving_tree(
     rank: int, size: int, count: int, source: str = "x", segment: int = SEGMENT
 ) -> list[Step]:
-    """Recursive halving, nearest partner first, then doubling; one root a rank, `size` a power of two.
+    """Recursive halving, nearest partner first, then doubling; `size` is a power of two.
 
-    In every round partners swap halves of what they are responsible for and add the other's half
-    to their own, left + right. The rounds are the levels of the tree.
+    Every rank has one root, in `source`. In every round partners swap halves of what they are
+    responsible for and add the other's half to their own, left + right. The rounds are the levels
+    of the tree.
     """
     steps: list[Step] = []
     rounds: list[tuple[int, range, range]] = []
@@ -123,7 +125,7 @@ def halving_tree(
         if rank & distance:
             keep, give = give, keep
         keep, give = (range(mine.start + run.start, mine.start + run.stop) for run in (keep, give))
-        steps += _swap_and_add(rank, partner, have, keep, give, segment)
+        steps += _swap_and_add(have, keep, give, partner, segment, left=rank < partner)
         rounds.append((partner, keep, give))
         mine, have = keep, "out"
     for partner, keep, give in reversed(rounds):
@@ -150,8 +152,10 @@ def doubling_tree(rank: int, size: int, count: int, source: str = "x") -> list[S
 
 
 def _swap_and_add(
-    rank: int, partner: int, have: str, keep: range, give: range, segment: int
+    have: str, keep: range, give: range, partner: int, segment: int, *, left: bool
 ) -> list[Step]:
+    """Send the run `give` of buffer `have`; add what arrives for `keep`, on its `left` or right."""
+
     def slot(i: int) -> Span:
         base = (i % AHEAD) * segment
         return Span("scratch", base, base + len(piece(keep, i, segment)))
@@ -166,15 +170,13 @@ def _swap_and_add(
         if not ours:
             return []
         own, other = Span(have, ours.start, ours.stop), slot(i)
-        left, right = (own, other) if rank < partner else (other, own)
-        return [Combine(Span("out", ours.start, ours.stop), left, right)]
+        operands = (own, other) if left else (other, own)
+        return [Combine(Span("out", ours.start, ours.stop), *operands)]
 
     return pipeline(stages((keep, give), segment), start, finish)
 
 
-def _add_up(
-    plan: Sequence[tuple[int, int, int]], spans: dict[int, Span], out: Span
-) -> list[Step]:
+def _add_up(plan: Sequence[tuple[int, int, int]], spans: dict[int, Span], out: Span) -> list[Step]:
     """The additions of `plan`; the last goes to `out`, the others stay in scratch."""
     if not plan:
         return [Copy(out, spans[0])]

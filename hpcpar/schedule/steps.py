@@ -10,7 +10,7 @@ Control Data 6600", 1964):
 - the end of the schedule waits for everything.
 
 The sends of a rank to another are matched with that rank's receives from it one by one, in order.
-A send may be held up until its receive has started, so a correct schedule never relies on buffering.
+A send may be held up until its receive has started: a correct schedule never relies on buffering.
 Which transfers a step waits for depends on the schedule alone: `dependencies` finds it beforehand.
 """
 

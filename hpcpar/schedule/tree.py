@@ -1,17 +1,17 @@
 """The shape of the tree that sums are added by, and what ranks need to know to share one.
 
 The leaves 0 .. `leaves`-1 stand under the binary tree of the next power of two; leaves that do not
-exist are skipped, so an inner node with one child has that child's value. Node (level, index) covers
-the leaves [index * 2**level, (index + 1) * 2**level). Several nodes at the right edge may cover the
-same leaves; the highest of them names the subtree.
+exist are skipped, so an inner node with one child has that child's value. Node (level, index)
+covers the leaves [index * 2**level, (index + 1) * 2**level). Several nodes at the right edge may
+cover the same leaves; the highest of them names the subtree.
 
 All functions here are pure, and the order they describe depends on `leaves` alone.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
-from typing import NamedTuple
 
 from hpcpar.schedule.exchange import SEGMENT, direct_tree, doubling_tree, halving_tree, split
 from hpcpar.schedule.steps import Copy, Span, Step
@@ -21,7 +21,8 @@ __all__ = ["Node", "combine_plan", "deal", "roots", "subtrees", "tree_allreduce"
 SMALL = 1 << 11  # elements up to which fewer messages matter more than less volume
 
 
-class Node(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Node:
     """A subtree: the leaves [index * 2**level, (index + 1) * 2**level) that exist."""
 
     level: int
@@ -79,6 +80,8 @@ def deal(leaves: int, ranks: int, weights: Sequence[float] | None = None) -> lis
     """
     if leaves < 0 or ranks < 1:
         raise ValueError(f"cannot deal {leaves} leaves to {ranks} ranks")
+    if weights is None and leaves <= ranks:
+        return [range(min(r, leaves), min(r + 1, leaves)) for r in range(ranks)]
     if weights is None:
         return list(_deal(leaves, (1,) * ranks))
     if len(weights) != ranks or min(weights) < 0 or sum(weights) <= 0:
@@ -144,12 +147,12 @@ def combine_plan(nodes: Sequence[Node], leaves: int) -> list[tuple[int, int, int
         if covered.start != reached or not covered:
             raise ValueError(f"root {position} covers {covered}, not a run from leaf {reached} on")
         reached = covered.stop
-        node, where = _highest(node, leaves), position
-        while partial and partial[-1][0] == (node.level, node.index ^ 1):
+        grown, where = _highest(node, leaves), position
+        while partial and partial[-1][0] == Node(grown.level, grown.index ^ 1):
             left = partial.pop()[1]
             additions.append((left, left, where))
-            node, where = _highest(Node(node.level + 1, node.index >> 1), leaves), left
-        partial.append((node, where))
+            grown, where = _highest(Node(grown.level + 1, grown.index >> 1), leaves), left
+        partial.append((grown, where))
     if reached != leaves:
         raise ValueError(f"the roots end at leaf {reached} of {leaves}")
     return additions
@@ -161,6 +164,7 @@ def tree_allreduce(
     count: int,
     runs: Sequence[range],
     leaves: int,
+    *,
     segment: int = SEGMENT,
 ) -> Sequence[Step]:
     """Sum the roots of all ranks by the tree; every rank gets the same bits, for every `size`.
@@ -176,16 +180,18 @@ def tree_allreduce(
     elements out of each rank where that has one root. `segment` is the number of elements that
     travel in one message.
     """
-    return _tree_allreduce(rank, size, count, tuple(runs), leaves, segment)
+    if len(runs) != size or not 0 <= rank < size:
+        raise ValueError(f"{len(runs)} runs of leaves for rank {rank} of {size}")
+    return _tree_allreduce(rank, count, tuple(runs), leaves, segment)
 
 
 @lru_cache(maxsize=128)
 def _tree_allreduce(
-    rank: int, size: int, count: int, runs: tuple[range, ...], leaves: int, segment: int
+    rank: int, count: int, runs: tuple[range, ...], leaves: int, segment: int
 ) -> tuple[Step, ...]:
     nodes = [subtrees(run.start, run.stop, leaves) for run in runs]
     names = [f"root{i}" for i in range(len(nodes[rank]))]
-    return tuple(allreduce_roots(rank, count, nodes, leaves, names, segment))
+    return tuple(allreduce_roots(rank, count, nodes, leaves, names, segment=segment))
 
 
 def allreduce_roots(
@@ -194,6 +200,7 @@ def allreduce_roots(
     nodes: Sequence[Sequence[Node]],
     leaves: int,
     names: Sequence[str],
+    *,
     segment: int = SEGMENT,
     algorithm: str = "auto",
 ) -> list[Step]:
@@ -208,13 +215,13 @@ def allreduce_roots(
     if algorithm == "halving" or (algorithm == "auto" and _aligned(nodes)):
         if count <= SMALL:
             return doubling_tree(rank, size, count, names[0])
-        if size > 2 or algorithm == "halving":  # two ranks: the direct exchange is the same, in one go
+        if size > 2 or algorithm == "halving":  # for two ranks the direct exchange is the same
             return halving_tree(rank, size, count, names[0], segment)
     owners = [owner for owner, own in enumerate(nodes) for _ in own]
     plan = combine_plan([node for own in nodes for node in own], leaves)
     small = count * len(owners) <= SMALL
     slices = [range(count)] * size if small else split(count, size)
-    return direct_tree(rank, owners, plan, names, slices, segment, share=not small)
+    return direct_tree(rank, owners, plan, names, slices, segment=segment, share=not small)
 
 
 def _aligned(nodes: Sequence[Sequence[Node]]) -> bool:
@@ -234,7 +241,7 @@ def _edge(stop: int, leaves: int) -> int:
 
 def _highest(node: Node, leaves: int) -> Node:
     """The highest node that covers the same leaves."""
-    level, index = node
+    level, index = node.level, node.index
     while (1 << level) < leaves and index & 1 == 0 and (index | 1) << level >= leaves:
         level, index = level + 1, index >> 1
     return Node(level, index)

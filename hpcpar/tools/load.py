@@ -39,7 +39,9 @@ def load_gpt(path: str) -> Trained:
     if (folder / "config.toml").is_file() or not (folder / "config.json").is_file():
         config = read_config(folder)
         if config["model"]["kind"] != "gpt":
-            raise UserError(f"{path} is a run of a {config['model']['kind']} model; this tool takes a GPT")
+            raise UserError(
+                f"{path} is a run of a {config['model']['kind']} model; this tool takes a GPT"
+            )
         sizes = {name: config["model"][name] for name in SIZES}
         saved = checkpoint.load_latest(folder / "checkpoints", note)
         if saved is None:

@@ -24,7 +24,7 @@ SMALL = [
 
 # In place of hpcpar.train where the machine has no GPUs to train on.
 LOOK_FOR_GPUS = """
-import os, sys
+import os
 print(os.environ["OMPI_COMM_WORLD_LOCAL_RANK"], "sees", os.environ["CUDA_VISIBLE_DEVICES"])
 """
 
@@ -57,6 +57,16 @@ class User:
         log = (self.home / f"hpcpar-{job}.out").read_text()
         assert (end.state, end.status) == ("COMPLETED", 0), log
         return log
+
+    def until(self, job: int, happened: Callable[[], bool]) -> None:
+        """Wait until something has happened, for a minute at most, while a job goes on."""
+        deadline = time.monotonic() + 60
+        while not happened():
+            state = self.slurm.state(job).state
+            log = self.home / f"hpcpar-{job}.out"
+            assert state not in ("FAILED", "COMPLETED"), log.read_text()
+            assert time.monotonic() < deadline, f"not within a minute, the job is {state}"
+            time.sleep(0.2)
 
     def folder(self, job: int) -> Path:
         """The folder of the run that a job does."""
@@ -92,6 +102,7 @@ def plain_weights(slurm: Cluster, tmp_path_factory: pytest.TempPathFactory) -> s
         ("mpirun", ["--nodes=3", "--ntasks-per-node=1"]),
         ("srun", ["--nodes=2", "--ntasks-per-node=2"]),
     ],
+    ids=["mpirun", "srun"],
 )
 def test_a_job_trains_the_weights_of_a_plain_run(
     user: User, plain_weights: str, launcher: str, shape: list[str]
@@ -115,16 +126,23 @@ def test_srun_that_starts_single_worlds_is_refused(user: User) -> None:
     assert not (user.home / "run").exists()
 
 
+def test_a_mistake_is_the_exit_status_of_the_job(user: User) -> None:
+    job = user.submit("--nodes=2", "--ntasks-per-node=1", str(SCRIPT), *SMALL, "--stepz", "5")
+    end = user.slurm.wait(job, timeout=60)
+    assert (end.state, end.status) == ("FAILED", 2)
+    assert not user.folder(job).exists()
+
+
 def test_a_requeued_job_goes_on_from_its_checkpoint(user: User) -> None:
     # The run would take for ever; when it has been interrupted it is told to end soon.
     goal = user.home / "goal.toml"
     goal.write_text("steps = 1_000_000_000\n")
     shape = ["--nodes=2", "--ntasks-per-node=1"]
     job = user.submit(*shape, str(SCRIPT), str(goal), *SMALL, "--checkpoint.every", "20")
-    until(lambda: len(steps(user.folder(job))) > 40)
+    user.until(job, lambda: len(steps(user.folder(job))) > 40)
 
     user.run("scontrol", "requeue", str(job))
-    until(lambda: user.slurm.state(job).state == "PENDING")
+    user.until(job, lambda: user.slurm.state(job).state == "PENDING")
     last = steps(user.folder(job))[-1] + 5
     goal.write_text(f"steps = {last}\n")
     user.finish(job)
@@ -140,14 +158,6 @@ def test_every_rank_sees_all_gpus_of_its_node(user: User) -> None:
     job = user.submit("--nodes=2", "--gpus-per-node=4", "--gpu-bind=none", str(SCRIPT))
     two_nodes = 2 * [f"{local} sees 0,1,2,3" for local in range(4)]
     assert sorted(user.finish(job).splitlines()) == sorted(two_nodes)
-
-
-def until(happened: Callable[[], bool], limit: float = 60) -> None:
-    """Wait until something has happened; fails after `limit` seconds."""
-    deadline = time.monotonic() + limit
-    while not happened():
-        assert time.monotonic() < deadline, f"not within {limit} s"
-        time.sleep(0.2)
 
 
 def weights(text: str) -> str:

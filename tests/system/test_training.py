@@ -29,7 +29,11 @@ def test_one_hash_on_any_number_of_ranks(mpirun, tmp_path, kind):
 def test_another_seed_is_another_run(mpirun, tmp_path):
     config = write_config(tmp_path, "linear")
     hashes = {
-        sha256(train(mpirun, 2, config, "--steps", 2, "--seed", seed, "--run.dir", tmp_path / str(seed)))
+        sha256(
+            train(
+                mpirun, 2, config, "--steps", 2, "--seed", seed, "--run.dir", tmp_path / str(seed)
+            )
+        )
         for seed in (1, 2)
     }
     assert len(hashes) == 2
@@ -49,7 +53,7 @@ def straight(tmp_path_factory):
 
 
 def test_the_folder_of_a_run(straight):
-    config, run, done = straight
+    _, run, done = straight
     assert {path.name for path in run.iterdir()} == {
         "config.toml", "metrics.jsonl", "checkpoints", "loss.svg", "summary.json"
     }  # fmt: skip

@@ -48,7 +48,9 @@ leaves = 13
 def write_text(path: Path) -> Path:
     """A text with words that come again, and some bytes that are not UTF-8."""
     random = np.random.default_rng(1)
-    words = [bytes(random.integers(97, 123, random.integers(2, 9)).astype(np.uint8)) for _ in range(40)]
+    words = [
+        bytes(random.integers(97, 123, random.integers(2, 9)).astype(np.uint8)) for _ in range(40)
+    ]
     text = b" ".join(words[i] for i in random.integers(0, 40, 3000)) + b"\xff\xfe\x00 end\n"
     path.write_bytes(text)
     return path
@@ -64,7 +66,9 @@ def write_config(folder: Path, kind: str) -> Path:
     return path
 
 
-def train(mpirun: Mpirun, ranks: int, *arguments: object, **options: object) -> CompletedProcess[str]:
+def train(
+    mpirun: Mpirun, ranks: int, *arguments: object, **options: object
+) -> CompletedProcess[str]:
     """One run of hpcpar.train that must succeed."""
     done = mpirun(ranks, "-m", "hpcpar.train", *map(str, arguments), **options)
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"

@@ -15,7 +15,9 @@ def test_defaults_need_nothing():
 
 def test_flags_win_over_the_file(tmp_path):
     path = tmp_path / "run.toml"
-    path.write_text('steps = 7\n[optim]\nlr = 0.5\nbetas = [0.8, 0.9]\n[data]\npaths = ["a", "b"]\n')
+    path.write_text(
+        'steps = 7\n[optim]\nlr = 0.5\nbetas = [0.8, 0.9]\n[data]\npaths = ["a", "b"]\n'
+    )
     config = parse([str(path), "--optim.lr", "0.25", "--data.paths", "c d.txt", "e"])
     assert (config.steps, config.optim.lr, config.optim.betas) == (7, 0.25, (0.8, 0.9))
     assert config.data.paths == ["c d.txt", "e"]
@@ -35,8 +37,8 @@ def test_paths_that_look_like_numbers_stay_names():
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--steps", "1.5"], ["--steps"], ["--batch.size", "0"], ["--optim.lr", "-1"], ["--timeout", "0"],
-     ["--precision", "int8"], ["--optim.betas", "0.9"], ["run.toml"], ["--nonsense", "1"],
+    [["--steps", "1.5"], ["--steps"], ["--batch.size", "0"], ["--optim.lr", "-1"],
+     ["--timeout", "0"], ["--precision", "int8"], ["--optim.betas", "0.9"], ["run.toml"], ["--nonsense", "1"],
      ["--run.resume", "2"], ["stray", "--steps", "3"], ["--steps", "3", "stray"]],
 )  # fmt: skip
 def test_mistakes_are_one_sentence(arguments, tmp_path, monkeypatch):

@@ -1,9 +1,9 @@
 """Causal self-attention, all heads, straight on the fused projection.
 
 Queries, keys and values are read where they lie in `qkv`, and heads are written where they belong:
-nothing is transposed or copied. Rows of scores are taken in tiles, so that most of the half that the
-mask removes is not computed at all. Scores are not divided by their sums; the much smaller outputs
-are (as in FlashAttention-2, Dao, arXiv:2307.08691, sections 3.1 and 2.3, for forward and backward).
+nothing is transposed or copied. Rows of scores are taken in tiles, so that most of the half that
+the mask removes is not computed at all. Scores are not divided by their sums; the much smaller
+outputs are (FlashAttention-2, Dao, arXiv:2307.08691, section 3.1).
 """
 
 from collections.abc import Iterator
@@ -25,9 +25,9 @@ def forward(
 ) -> None:
     """out (B, T, C) = softmax(q k^T / sqrt(C / heads), causal) v for each of the heads.
 
-    qkv (B, T, 3 C): q in it becomes q / sqrt(C / heads). For `backward`: `scores` (B, H, T, T) become
-    exp(s - max s), undefined above the tiles on the diagonal, and `inverse` (B, H, T, 1) one over
-    their sums.
+    qkv (B, T, 3 C): q in it becomes q / sqrt(C / heads). For `backward`: `scores` (B, H, T, T)
+    become exponentials, undefined above the tiles on the diagonal, and `inverse` (B, H, T, 1) one
+    over the sums of their rows.
     """
     xp = namespace(qkv)
     q, k, v = _split(qkv, heads)
@@ -35,7 +35,9 @@ def forward(
     o = _heads(out, heads)
     for b in _sequences(qkv):
         parts = q[b], k[b], v[b], o[b], scores[b], inverse[b]
-        if not _exponentials(*parts, arena, shift=xp is not np):
+        with np.errstate(over="ignore", invalid="ignore"):
+            safe = xp is np and _exponentials(*parts, arena, shift=False)
+        if not safe:
             _exponentials(*parts, arena, shift=True)
         xp.reciprocal(inverse[b], out=inverse[b])
         xp.multiply(o[b], inverse[b], out=o[b])
@@ -62,8 +64,7 @@ def _exponentials(
         if shift:
             s.max(axis=-1, keepdims=True, out=r)
             xp.subtract(s, r, out=s)
-        with np.errstate(over="ignore"):
-            xp.exp(s, out=s)
+        xp.exp(s, out=s)
         xp.matmul(s, ones[:stop], out=r)
         xp.matmul(s, v[:, :, :stop], out=o[:, :, rows])
     return shift or bool(sums.min() > SMALL and sums.max() < LARGE)

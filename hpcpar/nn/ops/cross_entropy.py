@@ -41,7 +41,7 @@ def forward_backward(logits: Array, targets: Array, scale: float, arena: Arena) 
 
 
 def _exponentials(z: Array, targets: Array, losses: Array, sums: Array) -> None:
-    """z (n, V) becomes exp(z - max z), `sums` (n, 1) the sum of that, and losses (n,) are filled."""
+    """z (n, V) becomes exp(z - max z), `sums` (n, 1) its sums; losses (n,) are filled."""
     xp = namespace(z)
     z.max(axis=1, keepdims=True, out=sums)
     xp.subtract(z, sums, out=z)

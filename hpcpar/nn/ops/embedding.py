@@ -1,7 +1,7 @@
 """Rows of a table, picked by token; and the sum of gradients by token on the way back.
 
-The sum goes over the tokens of the micro-batch in their order, whatever else happens: a scatter with
-atomic additions would not give the same bits twice.
+The sum goes over the tokens of the micro-batch in a fixed order: a scatter with atomic additions
+would not give the same bits twice.
 """
 
 import numpy as np

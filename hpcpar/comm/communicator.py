@@ -1,0 +1,27 @@
+"""`hpcpar.Communicator`, the whole of it."""
+
+from hpcpar.comm.messages import Messages
+from hpcpar.comm.movement import Movement
+from hpcpar.comm.reductions import Reductions
+
+__all__ = ["Communicator"]
+
+
+class Communicator(Reductions, Movement, Messages):
+    """Ranks that communicate.
+
+    >>> comm = hpcpar.Communicator()
+    >>> with hpcpar.Communicator(timeout=20) as comm:
+    ...     total = comm.allreduce(x)
+
+    Args:
+        mpi_comm: an mpi4py communicator, COMM_WORLD if None. It is duplicated: what you do with it
+            yourself does not mix with what happens here.
+        device: auto, cpu or cuda; see `hpcpar.device.Device.resolve`.
+        backend: auto, mpi (host arrays only) or staged (GPU arrays through pinned host memory).
+        timeout: seconds without progress after which a wait is a hang.
+
+    Attributes: rank, size, device, mpi (the communicator it was made of), ledger, timeout, and the
+    place: local_rank, local_size, node, nodes. Collective; raises `UserError` where srun started
+    worlds of one rank, or where there is no GPU though one was asked for.
+    """

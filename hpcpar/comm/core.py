@@ -1,0 +1,235 @@
+"""What a communicator is, before it has any operations."""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from types import TracebackType
+from typing import Self
+
+from mpi4py import MPI
+
+from hpcpar.comm.arguments import UFUNCS, operand
+from hpcpar.comm.launch import refuse_single_worlds
+from hpcpar.comm.ledger import Ledger
+from hpcpar.comm.perform import Programs, Scratch, perform
+from hpcpar.comm.place import find_place
+from hpcpar.comm.request import Call, Engine, Request, Work
+from hpcpar.comm.transports.mpi import HostTransport
+from hpcpar.comm.transports.staged import StagedTransport
+from hpcpar.device import Array, Device
+from hpcpar.errors import UserError
+from hpcpar.schedule.steps import Step
+
+__all__ = ["Core"]
+
+SEGMENT_BYTES = 1 << 20
+
+
+class Core:
+    """The ranks, where they are, and the running of schedules among them."""
+
+    def __init__(
+        self,
+        mpi_comm: MPI.Comm | None = None,
+        device: str = "auto",
+        backend: str = "auto",
+        timeout: float = 60,
+    ) -> None:
+        if mpi_comm is None:
+            mpi_comm = MPI.COMM_WORLD
+            refuse_single_worlds(os.environ, mpi_comm.Get_size())
+        if not isinstance(mpi_comm, MPI.Intracomm) or mpi_comm == MPI.COMM_NULL:
+            raise TypeError(f"mpi_comm is {mpi_comm!r}; it must be an mpi4py intracommunicator")
+        if backend not in ("auto", "mpi", "staged"):
+            raise ValueError(f"backend is {backend!r}; it must be auto, mpi or staged")
+        if not timeout > 0:
+            raise ValueError(f"timeout is {timeout!r}; it must be a number of seconds above 0")
+        self._place = find_place(mpi_comm)
+        self.device = Device.resolve(device, self._place.local_rank)
+        if backend == "staged" and self.device.kind == "cpu":
+            raise UserError("backend staged is for GPUs, and this rank computes on the CPU")
+        self._backend, self.timeout = backend, timeout
+        self._host = HostTransport()
+        self._staged: StagedTransport | None = None  # made when the first GPU array comes
+        self._open(mpi_comm, Engine(timeout, self._place.crowded), owned=False)
+
+    def _open(self, mpi_comm: MPI.Comm, engine: Engine, owned: bool) -> None:
+        self.mpi, self._owned, self._engine = mpi_comm, owned, engine
+        self.rank, self.size = mpi_comm.Get_rank(), mpi_comm.Get_size()
+        self._who = f"rank {self.rank} of {self.size}"
+        # Collectives and messages have tags of their own, and the user's traffic is elsewhere.
+        self._collective, self._message = mpi_comm.Dup(), mpi_comm.Dup()
+        self._tags = mpi_comm.Get_attr(MPI.TAG_UB) or 32767  # what MPI promises at least
+        self._counts = {"collective": 0, "message": 0}
+        self._programs, self._scratch = Programs(), Scratch()
+        self._requests: list[Request] = []
+        self._closed = False
+        self.ledger = Ledger()
+
+    @property
+    def local_rank(self) -> int:
+        """This rank's number on its node."""
+        return self._place.local_rank
+
+    @property
+    def local_size(self) -> int:
+        """Ranks on this node."""
+        return self._place.local_size
+
+    @property
+    def node(self) -> int:
+        """This node's number."""
+        return self._place.node
+
+    @property
+    def nodes(self) -> int:
+        """Nodes that have ranks of this communicator."""
+        return self._place.nodes
+
+    def run(
+        self,
+        steps: Sequence[Step],
+        buffers: Mapping[str, Array],
+        op: str = "sum",
+        name: str = "schedule",
+    ) -> None:
+        """Perform a schedule of this rank (`hpcpar.schedule`), and wait until it is done.
+
+        Args:
+            steps: this rank's steps; all ranks perform schedules that fit together. A tuple is
+                prepared once, so pass the same one again.
+            buffers: the arrays that the steps name, all of one dtype, on one device, seen as flat.
+                A buffer that is not given is scratch memory.
+            op: what `Combine` does: sum, max or min.
+            name: what errors and the ledger call it.
+
+        Raises ValueError and TypeError for arrays that cannot travel, `HangError` as every wait.
+        """
+        self.irun(steps, buffers, op, name).wait()
+
+    def irun(
+        self,
+        steps: Sequence[Step],
+        buffers: Mapping[str, Array],
+        op: str = "sum",
+        name: str = "schedule",
+    ) -> Request:
+        """`run`, only started."""
+        if op not in UFUNCS or op == "mean":
+            raise ValueError(f"{name}: op is {op!r}; it must be sum, max or min")
+        if not buffers:
+            raise ValueError(f"{name}: no buffers were given")
+        arrays = {key: self._operand(name, key, array) for key, array in buffers.items()}
+        reach = self._programs[steps].extents
+        for key, array in arrays.items():
+            if array.size < reach.get(key, 0):
+                raise ValueError(
+                    f"{name}: {key} has {array.size} elements, the schedule {reach[key]}"
+                )
+        if len({(type(array), array.dtype) for array in arrays.values()}) > 1:
+            raise ValueError(f"{name}: the buffers differ in dtype, or not all are on one device")
+        return self._start(name, lambda call: self._perform(call, steps, arrays, UFUNCS[op]))
+
+    def split(self, color: int | None, key: int = 0) -> Self | None:
+        """A communicator of the ranks with the same color, ordered by key, then by rank.
+
+        Collective. A rank with color None gets None. Requests of the new communicator and of this
+        one move each other on; each counts its own calls, and both are closed separately.
+        """
+        chosen = MPI.UNDEFINED if color is None else color
+        part = self.mpi.Split(chosen, key)
+        if part == MPI.COMM_NULL:
+            return None
+        child = type(self).__new__(type(self))
+        child.device, child.timeout, child._backend = self.device, self.timeout, self._backend
+        child._host, child._staged = self._host, self._staged
+        child._place = find_place(part)
+        child._open(part, self._engine, owned=True)
+        return child
+
+    def close(self) -> None:
+        """Wait for what is under way, and free the communicator. Collective; a second time is well.
+
+        After a hang nothing is waited for, nor freed: the other ranks may not come.
+        """
+        if self._closed:
+            return
+        if self._engine.broken is None:
+            for request in self._requests:
+                request.wait()
+            self._free()
+        self._closed = True
+
+    def _free(self) -> None:
+        self._collective.Free()
+        self._message.Free()
+        if self._owned:
+            self.mpi.Free()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self._closed = True  # the others may be anywhere: wait for nobody
+
+    def __repr__(self) -> str:
+        return f"<Communicator: rank {self.rank} of {self.size} on {self.device}>"
+
+    def _start(
+        self, name: str, work: Callable[[Call], Work], kind: str = "collective", tag: int = -1
+    ) -> Request:
+        """Start an operation; a collective has the tag of its number."""
+        if self._closed:
+            raise ValueError(f"{name}: the communicator is closed")
+        number = self._counts[kind] = self._counts[kind] + 1
+        call = Call(self._who, name, number, number % self._tags if tag < 0 else tag)
+        request = Request(self._engine, self.ledger, call, work(call))
+        if not request.done:
+            self._requests = [other for other in self._requests if not other.done]
+            self._requests.append(request)
+        return request
+
+    def _perform(
+        self,
+        call: Call,
+        steps: Sequence[Step],
+        arrays: Mapping[str, Array],
+        ufunc: str = "add",
+        channel: MPI.Comm | None = None,
+        finish: Callable[[], object] | None = None,
+    ) -> Work:
+        """Run a schedule on arrays that were checked."""
+        flats = {name: array.reshape(-1) for name, array in arrays.items()}
+        transport = self._transport(next(iter(arrays.values())))
+        channel = self._collective if channel is None else channel
+        program = self._programs[steps]
+        return perform(call, program, flats, ufunc, transport, channel, self._scratch, finish)
+
+    def _operand(self, call: str, name: str, thing: object, writable: bool = False) -> Array:
+        """`thing` as an array that can travel here, or an error at once."""
+        array = operand(call, name, thing, writable)
+        self._transport(array)
+        return array
+
+    def _transport(self, array: Array) -> HostTransport | StagedTransport:
+        """The way for this kind of array."""
+        if type(array).__module__.partition(".")[0] != "cupy":
+            return self._host
+        if self._backend == "mpi":
+            raise ValueError("backend mpi takes host arrays only; GPU arrays go by backend staged")
+        if self._staged is None:
+            from hpcpar.comm.transports.cuda import CudaStream
+
+            self._staged = StagedTransport(CudaStream())
+        return self._staged
+
+    def _segment(self, array: Array) -> int:
+        """Elements in one message."""
+        return max(1, SEGMENT_BYTES // array.dtype.itemsize)

@@ -1,0 +1,45 @@
+"""Where the ranks are: which share a node, and whether they have a core each."""
+
+import os
+from dataclasses import dataclass
+
+import numpy as np
+from mpi4py import MPI
+
+__all__ = ["Place", "find_place"]
+
+_CPUS = 8192  # as many as Linux is built for
+
+
+@dataclass(frozen=True)
+class Place:
+    """A rank's place; nodes are numbered in the order of their lowest ranks."""
+
+    local_rank: int
+    local_size: int
+    node: int
+    nodes: int
+    crowded: bool  # more ranks on this node than cores for them
+
+
+def find_place(comm: MPI.Comm) -> Place:
+    """Collective over `comm`."""
+    local = comm.Split_type(MPI.COMM_TYPE_SHARED, comm.Get_rank())
+    leader = np.array([comm.Get_rank()])
+    local.Bcast(leader)
+    leaders = np.empty(comm.Get_size(), leader.dtype)
+    comm.Allgather(leader, leaders)
+    numbers = np.unique(leaders)
+
+    cores = np.zeros(_CPUS, np.uint8)  # those that some rank of the node may run on
+    cores[list(os.sched_getaffinity(0))] = 1
+    local.Allreduce(MPI.IN_PLACE, cores, MPI.MAX)
+    place = Place(
+        local_rank=local.Get_rank(),
+        local_size=local.Get_size(),
+        node=int(np.searchsorted(numbers, leader[0])),
+        nodes=len(numbers),
+        crowded=local.Get_size() > int(cores.sum()),
+    )
+    local.Free()
+    return place

@@ -1,0 +1,71 @@
+"""Host arrays, which MPI reads and writes where they lie."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from mpi4py import MPI
+
+__all__ = ["HostTransport", "Ticket", "arrived"]
+
+Ticket = Any  # a transfer under way, as its transport knows it
+
+
+class HostTransport:
+    """NumPy arrays, as bytes: so every dtype travels, also those that MPI has no name for."""
+
+    def __init__(self) -> None:
+        self._status = MPI.Status()
+
+    def wire(self, flat: np.ndarray) -> memoryview:
+        """A flat array as the bytes that `send` and `receive` take spans of."""
+        return flat.view(np.uint8).data
+
+    def send(self, channel: MPI.Comm, span: memoryview, to: int, tag: int) -> Ticket:
+        """Start sending."""
+        return channel.Isend((span, MPI.BYTE), to, tag), None
+
+    def receive(self, channel: MPI.Comm, span: memoryview, source: int, tag: int) -> Ticket:
+        """Start receiving exactly as many bytes as `span` has."""
+        return channel.Irecv((span, MPI.BYTE), source, tag), len(span)
+
+    def test(self, ticket: Ticket) -> bool:
+        """Whether the transfer is over. Raises ValueError for a message of another length."""
+        request, expected = ticket
+        return arrived(request, expected, self._status)
+
+    def compute(self, work: Callable[[], object]) -> None:
+        """Do some arithmetic on arrays that transfers have filled or will send."""
+        work()
+
+    def begin(self) -> None:
+        """Before an operation reads its arrays."""
+
+    def end(self) -> Ticket:
+        """After its last step: tested until the results are there."""
+        return None
+
+    def ended(self, ticket: Ticket) -> bool:
+        """Whether everything up to `end` has happened."""
+        return True
+
+
+def arrived(request: MPI.Request, expected: int | None, status: MPI.Status) -> bool:
+    """Test a request; `expected` is the length in bytes of what it receives, None for a send."""
+    try:
+        if not request.Test(status):
+            return False
+    except MPI.Exception as error:
+        if error.Get_error_class() != MPI.ERR_TRUNCATE:
+            raise
+        raise ValueError(_mismatch("more", expected, status)) from None
+    if expected is not None and status.Get_count(MPI.BYTE) != expected:
+        raise ValueError(_mismatch(str(status.Get_count(MPI.BYTE)), expected, status))
+    return True
+
+
+def _mismatch(got: str, expected: int | None, status: MPI.Status) -> str:
+    return (
+        f"rank {status.Get_source()} sent {got} bytes where {expected} were expected: "
+        "the ranks' arrays differ in shape or dtype, or the ranks are in different calls"
+    )

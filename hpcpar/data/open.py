@@ -1,0 +1,136 @@
+"""From a configuration to a dataset: prepared once a node, opened by every rank, compared by all."""
+
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from hpcpar.data.cache import Cache, Entry, Recipe
+from hpcpar.data.config import DataConfig
+from hpcpar.data.dataset import Dataset
+from hpcpar.data.files import find_files, title
+from hpcpar.data.split import split
+from hpcpar.data.table import open_table
+from hpcpar.data.table_sources import plan_table
+from hpcpar.data.text import VOCABULARY, open_text, plan_text
+from hpcpar.data.tokens import TokenFile, open_tokens, plan_tokens
+from hpcpar.data.windows import Stream, Windows, count_windows
+from hpcpar.errors import UserError
+
+if TYPE_CHECKING:
+    from hpcpar.comm import Communicator
+
+__all__ = ["consecutive_windows", "open_data"]
+
+SLICE = 1.0  # seconds of building between two signs of life
+
+
+def open_data(config: DataConfig, context: int, comm: "Communicator | None" = None) -> Dataset:
+    """The data that `config` names; text in windows of `context` tokens.
+
+    Collective over `comm`; None is a process that works alone. The first rank prepares what the
+    cache lacks, then the first rank of each node that does not see it. Raises `UserError` on every
+    rank when a source is missing, empty, too short or damaged, or when nodes read different data.
+    """
+    config.check()
+    if context < 1:
+        raise ValueError(f"context is {context}; it must be at least 1")
+    cache = Cache(config.cache_folder)
+    if comm is None:
+        recipe = _plan(config)
+        _advance(cache.build(recipe), float("inf"))
+        return _open(cache.open(recipe.name), config, context)
+    return _open_together(cache, config, context, comm)
+
+
+def consecutive_windows(path: str, kind: str, context: int) -> Windows:
+    """All windows of one file, in order, read where it lies; `kind` is "bytes" or "tokens".
+
+    Raises `UserError` when it cannot be read, or is shorter than one window.
+    """
+    file = find_files([path], (".bin",) if kind == "tokens" else ("",))
+    if len(file) != 1:
+        raise UserError(f"{path} holds {len(file)} files; name one")
+    if kind == "tokens":
+        tokens = TokenFile.at(file[0])
+    else:
+        tokens = TokenFile(str(file[0].path), "u1", 0, file[0].size)
+    windows = count_windows(tokens.count, context)
+    if not windows:
+        raise UserError(
+            f"{path} is too short: it has {tokens.count} {kind}, a window of {context} takes {context + 1}"
+        )
+    return Windows(Stream([tokens.map()]), context, np.arange(windows))
+
+
+def _plan(config: DataConfig) -> Recipe:
+    plans = {"bytes": plan_text, "tokens": plan_tokens, "table": plan_table}
+    return plans[config.kind](config.paths)
+
+
+def _open(entry: Entry, config: DataConfig, context: int) -> Dataset:
+    name = title(config.paths)
+    if config.kind == "table":
+        return open_table(entry, name, config.validation, config.task)
+    if config.kind == "tokens":
+        stream, vocabulary = open_tokens(entry)
+    else:
+        stream, vocabulary = open_text(entry), VOCABULARY
+    windows = count_windows(len(stream), context)
+    if windows < 2:
+        raise UserError(
+            f"{name} is too short: it has {len(stream)} {config.kind}, and two samples, one to train on "
+            f"and one to validate, take {2 * context + 1}; name more, or lower --model.context {context}"
+        )
+    train, held = split(windows, config.validation)
+    return Dataset(
+        kind=config.kind,
+        title=name,
+        train=Windows(stream, context, train),
+        validation=Windows(stream, context, held),
+        digest=entry.meta["digest"],
+        length=len(stream),
+        vocabulary=vocabulary,
+    )
+
+
+def _open_together(cache: Cache, config: DataConfig, context: int, comm: "Communicator") -> Dataset:
+    from hpcpar.comm.agree import together  # loads MPI, which a process alone need not have
+
+    name = b""
+    # Two rounds: on a shared file system the nodes must not all write the same large file.
+    for builds in (comm.rank == 0, comm.local_rank == 0):
+        work: Iterator[None] = iter(())
+        with together(comm):
+            if builds:
+                recipe = _plan(config)
+                name, work = recipe.name.encode(), cache.build(recipe)
+        busy = True
+        while busy:  # a large corpus takes longer than a wait may
+            with together(comm):
+                busy = _advance(work, SLICE)
+            busy = bool(comm.allreduce(np.array([float(busy)]), op="max")[0])
+
+    # Only the node's first rank has looked at the sources; the others take the name from it.
+    nodes = comm.allgather(np.array([comm.node]))
+    lengths = comm.allgather(np.array([len(name)]))
+    names = np.split(comm.allgather(np.frombuffer(name, np.uint8)), np.cumsum(lengths)[:-1])
+    first = int(np.flatnonzero((nodes == comm.node) & (lengths > 0))[0])
+    with together(comm):
+        dataset = _open(cache.open(names[first].tobytes().decode()), config, context)
+
+    digests = comm.allgather(np.frombuffer(bytes.fromhex(dataset.digest), np.uint8)).reshape(-1, 32)
+    for rank, digest in enumerate(digests):
+        if (digest != digests[0]).any():
+            raise UserError(
+                f"rank {rank} reads other data than rank 0 (sha256 {digest.tobytes().hex()[:16]}, not "
+                f"{digests[0].tobytes().hex()[:16]}): {dataset.title} must be the same on all nodes"
+            )
+    return dataset
+
+
+def _advance(work: Iterator[None], seconds: float) -> bool:
+    """Work for about this long; whether anything is left to do."""
+    end = time.monotonic() + seconds
+    return any(time.monotonic() > end for _ in work)

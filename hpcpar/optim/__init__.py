@@ -1,0 +1,19 @@
+"""Optimizers, elementwise on the weights; learning-rate schedules; the norm of the gradient."""
+
+from hpcpar.optim.config import OptimConfig
+from hpcpar.optim.norm import clip_scale, global_norm, square_sums
+from hpcpar.optim.optimizers import SGD, AdamW, Momentum, Optimizer, make_optimizer
+from hpcpar.optim.schedule import learning_rate
+
+__all__ = [
+    "SGD",
+    "AdamW",
+    "Momentum",
+    "OptimConfig",
+    "Optimizer",
+    "clip_scale",
+    "global_norm",
+    "learning_rate",
+    "make_optimizer",
+    "square_sums",
+]

@@ -1,0 +1,29 @@
+"""What can be configured about the optimizer."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+__all__ = ["OptimConfig"]
+
+
+@dataclass
+class OptimConfig:
+    """How weights follow from gradients.
+
+    Args:
+        name: sgd, momentum or adamw.
+        lr: Learning rate, the highest that the schedule reaches.
+        betas: adamw's decay of the gradient's mean and of its square's; momentum uses the first.
+        weight_decay: Decay of matrices; biases and norms have none.
+        clip: Largest norm of the gradient over all weights; 0 for no limit.
+        warmup: Steps over which the learning rate rises from 0 to lr.
+        schedule: constant, or cosine: down to a tenth of lr at the last step.
+    """
+
+    name: Literal["sgd", "momentum", "adamw"] = "adamw"
+    lr: float = 1e-3
+    betas: tuple[float, float] = (0.9, 0.95)
+    weight_decay: float = 0.1
+    clip: float = 1.0
+    warmup: int = 100
+    schedule: Literal["constant", "cosine"] = "cosine"

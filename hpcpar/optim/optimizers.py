@@ -1,0 +1,147 @@
+"""SGD, momentum and AdamW, in order of increasing complexity; all in place and elementwise.
+
+Elementwise means that any cut of the weights among ranks gives the same bits. Every parameter is
+walked in blocks that stay in cache, so that weights, gradients and state pass through memory once.
+"""
+
+from collections.abc import Mapping, Sequence
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from hpcpar.device import Array
+from hpcpar.nn.parameters import Parameter
+from hpcpar.optim.config import OptimConfig
+
+__all__ = ["SGD", "AdamW", "Momentum", "Optimizer", "make_optimizer"]
+
+BLOCK = 1 << 15  # elements: 128 KiB of float32, and adamw has six such arrays in hand
+EPSILON = 1e-8
+
+
+class Optimizer:
+    """Weights from gradients; a subclass says how, for one block.
+
+    `parameters` may be all of a model's or a rank's share of them; tied uses are skipped. `state`
+    maps the name of each kind of state to arrays by parameter, `steps` counts the updates: both are
+    all there is to save.
+    """
+
+    kinds: tuple[str, ...] = ()  # of state, one array like the weights each
+
+    def __init__(
+        self,
+        config: OptimConfig,
+        parameters: Sequence[Parameter],
+        xp: ModuleType,
+        dtype: Any = np.float32,
+    ):
+        self.config = config
+        self.parameters = [p for p in parameters if p.tied_to is None]
+        self.xp = xp
+        self.steps = 0
+        self.state: dict[str, dict[str, Array]] = {
+            kind: {p.name: xp.zeros(p.shape, dtype) for p in self.parameters} for kind in self.kinds
+        }
+        longest = max((p.size for p in self.parameters), default=0)
+        self._block = min(BLOCK, longest) if xp is np else longest
+        self._scratch = xp.empty((2, self._block), dtype)
+
+    def update(
+        self, params: Mapping[str, Array], grads: Mapping[str, Array], lr: float, scale: float = 1.0
+    ) -> None:
+        """One step, in place, with the gradients multiplied by `scale` (they stay as they are)."""
+        self.steps += 1
+        for parameter in self.parameters:
+            name = parameter.name
+            decay = self.config.weight_decay if parameter.decay else 0.0
+            arrays = [params[name], grads[name], *(self.state[kind][name] for kind in self.kinds)]
+            weights, gradient, *state = (array.reshape(-1) for array in arrays)
+            for start in range(0, weights.size, self._block):
+                block = slice(start, start + self._block)
+                w, g, *s = (array[block] for array in (weights, gradient, *state))
+                scaled, spare = self._scratch[:, : w.size]
+                self.xp.multiply(g, scale, out=scaled)
+                self._update_block(w, scaled, spare, s, lr, decay)
+
+    def _update_block(
+        self, w: Array, g: Array, spare: Array, state: list[Array], lr: float, decay: float
+    ) -> None:
+        """Update w and `state`. The scaled gradient g and `spare` may be overwritten; all (n,)."""
+        raise NotImplementedError
+
+
+class SGD(Optimizer):
+    """w -= lr (g + decay w)."""
+
+    def _update_block(
+        self, w: Array, g: Array, spare: Array, state: list[Array], lr: float, decay: float
+    ) -> None:
+        _add_decay(self.xp, w, g, spare, decay)
+        self.xp.multiply(g, lr, out=g)
+        self.xp.subtract(w, g, out=w)
+
+
+class Momentum(Optimizer):
+    """m = beta m + g + decay w;  w -= lr m (PyTorch's SGD with momentum)."""
+
+    kinds = ("momentum_buffer",)
+
+    def _update_block(
+        self, w: Array, g: Array, spare: Array, state: list[Array], lr: float, decay: float
+    ) -> None:
+        (momentum,) = state
+        _add_decay(self.xp, w, g, spare, decay)
+        self.xp.multiply(momentum, self.config.betas[0], out=momentum)
+        self.xp.add(momentum, g, out=momentum)
+        self.xp.multiply(momentum, lr, out=spare)
+        self.xp.subtract(w, spare, out=w)
+
+
+class AdamW(Optimizer):
+    """Adam with decay apart from the gradient (Loshchilov and Hutter, arXiv:1711.05101).
+
+    m = b1 m + (1 - b1) g;  v = b2 v + (1 - b2) g^2;  t = steps;
+    w -= lr decay w + lr m / (1 - b1^t) / (sqrt(v / (1 - b2^t)) + epsilon).
+    """
+
+    kinds = ("exp_avg", "exp_avg_sq")
+
+    def _update_block(
+        self, w: Array, g: Array, spare: Array, state: list[Array], lr: float, decay: float
+    ) -> None:
+        xp, (m, v), (b1, b2) = self.xp, state, self.config.betas
+        xp.multiply(g, g, out=spare)
+        xp.multiply(spare, 1 - b2, out=spare)
+        xp.multiply(v, b2, out=v)
+        xp.add(v, spare, out=v)
+        xp.multiply(g, 1 - b1, out=g)
+        xp.multiply(m, b1, out=m)
+        xp.add(m, g, out=m)
+        if decay:
+            xp.multiply(w, 1 - lr * decay, out=w)
+        # lr m / c1 / (sqrt(v / c2) + e) with both corrections taken out of the elementwise part
+        root = (1 - b2**self.steps) ** 0.5
+        xp.sqrt(v, out=spare)
+        xp.add(spare, EPSILON * root, out=spare)
+        xp.divide(m, spare, out=spare)
+        xp.multiply(spare, lr * root / (1 - b1**self.steps), out=spare)
+        xp.subtract(w, spare, out=w)
+
+
+def _add_decay(xp: ModuleType, w: Array, g: Array, spare: Array, decay: float) -> None:
+    """g += decay w."""
+    if decay:
+        xp.multiply(w, decay, out=spare)
+        xp.add(g, spare, out=g)
+
+
+def make_optimizer(
+    config: OptimConfig, parameters: Sequence[Parameter], xp: ModuleType, dtype: Any = np.float32
+) -> Optimizer:
+    """The optimizer that `config` names, with fresh state; raises `ValueError` for another name."""
+    kinds = {"sgd": SGD, "momentum": Momentum, "adamw": AdamW}
+    if config.name not in kinds:
+        raise ValueError(f"optimizer is {config.name!r}; it must be one of {', '.join(kinds)}")
+    return kinds[config.name](config, parameters, xp, dtype)
