@@ -1,13 +1,12 @@
 """What a model learns from: corpora of bytes or tokens, tables, and who gets which sample when."""
 
-from hpcpar.data.bigram import LARGEST_BIGRAM, bigram_loss
+from hpcpar.data.bigram import bigram_loss
 from hpcpar.data.config import DataConfig
 from hpcpar.data.dataset import Dataset, Part
 from hpcpar.data.open import consecutive_windows, open_data
 from hpcpar.data.sampler import Sampler
 
 __all__ = [
-    "LARGEST_BIGRAM",
     "DataConfig",
     "Dataset",
     "Part",

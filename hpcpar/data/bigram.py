@@ -6,31 +6,23 @@ import numpy as np
 
 from hpcpar.data.dataset import Part
 
-__all__ = ["LARGEST_BIGRAM", "bigram_loss"]
+__all__ = ["bigram_loss"]
 
-LARGEST_BIGRAM = 4096  # vocabulary; the table of counts has its square
 BLOCK = 1 << 22  # targets counted at once
 
 
-def bigram_loss(
-    train: Part, validation: Part, vocabulary: int, samples: np.ndarray | None = None
-) -> float:
+def bigram_loss(train: Part, validation: Part, samples: np.ndarray, vocabulary: int) -> float:
     """The mean cross-entropy, in nats per target, of bigram counts smoothed by adding one.
 
     p(b after a) = (n(ab) + 1) / (n(a) + vocabulary), n being counts over the training part
     (Laplace's rule; Jurafsky and Martin, "Speech and Language Processing", section 3.6).
 
     Args:
-        samples: numbers of the validation samples to judge by; None takes all.
-
-    Raises ValueError for a vocabulary above LARGEST_BIGRAM.
+        samples: numbers of the validation samples to judge by.
+        vocabulary: tokens are below it. Memory and time grow with its square.
     """
-    if not 1 <= vocabulary <= LARGEST_BIGRAM:
-        raise ValueError(
-            f"vocabulary is {vocabulary}; bigrams are counted for 1 to {LARGEST_BIGRAM}"
-        )
     seen = _count(train, np.arange(len(train)), vocabulary)
-    asked = _count(validation, validation.spread(0) if samples is None else samples, vocabulary)
+    asked = _count(validation, samples, vocabulary)
     smoothed = seen + 1
     logs = np.log(smoothed) - np.log(smoothed.sum(axis=1, keepdims=True))
     return -float((asked * logs).sum()) / int(asked.sum())

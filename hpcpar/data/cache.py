@@ -16,7 +16,7 @@ import re
 import secrets
 import shutil
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,7 +64,7 @@ class Cache:
         self.root = root
 
     def find(self, name: str) -> Entry | None:
-        """The entry of this name, unless it is missing or a file of it has another size than it had."""
+        """The entry of this name, or None when it is missing or a file has another size."""
         folder = self.root / name
         try:
             meta = json.loads((folder / META).read_bytes())
@@ -81,7 +81,7 @@ class Cache:
             raise UserError(f"prepared data {self.root / name} is missing or damaged: start again")
         return entry
 
-    def build(self, recipe: Recipe) -> Iterator[None]:
+    def build(self, recipe: Recipe) -> Generator[None, None, None]:
         """Make the entry unless it is there; run to its end, this generator has done so.
 
         When it is interrupted nothing is left, and several processes may build the same entry at

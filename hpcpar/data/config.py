@@ -15,9 +15,9 @@ class DataConfig:
     """The data.
 
     Args:
-        paths: Files and folders; none takes the running Python's standard library sources, as bytes.
-            Tables are .csv, .csv.gz, .npz (x and y), or sklearn:NAME.
-        kind: bytes reads any file; tokens reads nanoGPT's and llm.c's .bin; table reads rows of numbers.
+        paths: Files and folders; none takes the running Python's standard library sources. Tables
+            are .csv, .csv.gz, .npz (x and y), or sklearn:NAME.
+        kind: bytes reads any file, tokens nanoGPT's and llm.c's .bin, table rows of numbers.
         validation: Part of the samples that is kept for validation, at least one sample.
         task: What a table's targets are; auto takes whole numbers for classes.
         cache: Folder for prepared data; empty takes $XDG_CACHE_HOME/hpcpar or ~/.cache/hpcpar.

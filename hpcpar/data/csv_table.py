@@ -2,12 +2,10 @@
 
 import csv
 import gzip
-import io
 import math
 import zlib
 from array import array
-from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Generator
 
 import numpy as np
 
@@ -20,13 +18,19 @@ ROWS = 10_000  # between two signs of life
 
 
 def read_csv(file: SourceFile) -> Generator[None, None, tuple[np.ndarray, np.ndarray]]:
-    """Read a .csv or .csv.gz: x float64 (N, F), and y (N, 1), int64 where all targets are whole numbers.
+    """Read a .csv or .csv.gz: x float64 (N, F), and y (N, 1), int64 if all are whole.
 
     A first row without a single number is a header. Raises `UserError` for a file that cannot be
-    read, and for anything that is not a finite number, by its row (as an editor counts lines) and column.
+    read, and for what is not a finite number, by row (as an editor counts lines) and column.
     """
-    values, names, whole = array("d"), [], True
-    with _reading(file) as text:
+    values, whole = array("d"), True
+    names: list[str] = []  # of the columns; empty strings without a header
+    opening = gzip.open if file.path.suffix == ".gz" else open
+    # Bytes that are not UTF-8 become cells that are no numbers, with a row and a column.
+    with (
+        file.reading(EOFError, zlib.error, csv.Error),
+        opening(file.path, "rt", encoding="utf-8-sig", errors="replace", newline="") as text,
+    ):
         rows = csv.reader(text, strict=True)
         for row in rows:
             if not row:  # an empty line
@@ -57,19 +61,6 @@ def read_csv(file: SourceFile) -> Generator[None, None, tuple[np.ndarray, np.nda
         raise UserError(f"{file.path} has no rows of numbers")
     table = np.frombuffer(values).reshape(-1, len(names))
     return table[:, :-1], table[:, -1:].astype(np.int64) if whole else table[:, -1:]
-
-
-@contextmanager
-def _reading(file: SourceFile) -> Iterator[io.TextIOBase]:
-    """The text of the file; what goes wrong while it is read is a `UserError`."""
-    opening = gzip.open if file.path.suffix == ".gz" else open
-    try:
-        # Bytes that are not UTF-8 become cells that are no numbers, with a row and a column.
-        with opening(file.path, "rt", encoding="utf-8-sig", errors="replace", newline="") as text:
-            yield text
-    except (OSError, EOFError, zlib.error, csv.Error) as error:
-        raise UserError(f"{file.path} cannot be read: {error}") from None
-    file.check_unchanged()
 
 
 def _complaint(row: list[str], names: list[str]) -> str:

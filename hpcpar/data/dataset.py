@@ -25,7 +25,8 @@ class Part(ABC):
     def batch(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Inputs and targets of these samples, in fresh arrays on the host.
 
-        Text: int32 (B, T) and (B, T). Tables: float32 (B, F), and int64 (B,) classes or float32 (B, O).
+        Text: int32 (B, T) and int32 (B, T). Tables: float32 (B, F), and int64 (B,) for classes or
+        float32 (B, O) for numbers.
         """
 
     def spread(self, count: int) -> np.ndarray:

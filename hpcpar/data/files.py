@@ -5,6 +5,7 @@ import stat
 import sysconfig
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,43 +42,47 @@ class SourceFile:
         """What tells this version of the file from any other."""
         return [str(self.path), self.size, self.mtime_ns, self.ctime_ns]
 
+    @contextmanager
+    def reading(self, *errors: type[Exception]) -> Iterator[None]:
+        """Around the reading of the file: an OSError, or one of `errors`, becomes a `UserError`.
+
+        So does an edit since the file was found, for what is read must be what `key` stands for.
+        """
+        # An edit within one tick of the clock that stamps files would not show.
+        if 0 <= time.time_ns() - self.ctime_ns < TICK:
+            time.sleep(TICK / 1e9)
+        expected: tuple[type[Exception], ...] = (OSError, *errors)
+        try:
+            yield
+        except expected as error:
+            reason = getattr(error, "strerror", None) or error
+            raise UserError(f"{self.path} cannot be read: {reason}") from None
+        if SourceFile.at(self.path) != self:
+            raise UserError(f"{self.path} changed while it was being read: start again")
+
     def chunks(self, offset: int = 0, size: int = CHUNK) -> Iterator[bytes]:
         """The content behind `offset`, in pieces of `size` bytes; only the last one is smaller.
 
-        Raises `UserError` when the file cannot be read, or is not what it was when it was found.
+        Raises `UserError` as `reading` does.
         """
-        # Nobody may edit behind our back within one tick of the clock that stamps files.
-        if 0 <= time.time_ns() - self.ctime_ns < TICK:
-            time.sleep(TICK / 1e9)
-        try:
-            with self.path.open("rb") as file:
-                file.seek(offset)
-                while chunk := file.read(size):
-                    yield chunk
-        except OSError as error:
-            raise UserError(f"{self.path} cannot be read: {error.strerror}") from None
-        self.check_unchanged()
-
-    def check_unchanged(self) -> None:
-        """Raises `UserError` when the file was edited or replaced since it was found."""
-        if SourceFile.at(self.path) != self:
-            raise UserError(
-                f"{self.path} changed while it was being read: start again when it is at rest"
-            )
+        with self.reading(), self.path.open("rb") as file:
+            file.seek(offset)
+            while chunk := file.read(size):
+                yield chunk
 
 
 def find_files(paths: Iterable[str], suffixes: tuple[str, ...] = ("",)) -> list[SourceFile]:
-    """The files that `paths` name, in this order; of folders all regular files, sorted.
+    """The files that `paths` name, in this order; of folders all regular files, sorted by path.
 
-    Folders are searched recursively for names that end in one of `suffixes`, leaving out hidden names
-    and __pycache__. A file that is named twice counts once. Raises `UserError` for a path that is
-    missing or unreadable.
+    Folders are searched recursively for names that end in one of `suffixes`, leaving out hidden
+    names and __pycache__. A file that is named twice counts once. Raises `UserError` for a path
+    that is missing or unreadable.
     """
     found: dict[Path, None] = {}  # a set that keeps the order
     for name in paths:
         path = Path(name).absolute()
         if path.is_dir():
-            found |= dict.fromkeys(_walk(path, suffixes, frozenset({"__pycache__"})))
+            found |= dict.fromkeys(sorted(_walk(path, suffixes, {"__pycache__"})))
         else:
             found[path] = None
     return [SourceFile.at(path) for path in found]
@@ -85,11 +90,9 @@ def find_files(paths: Iterable[str], suffixes: tuple[str, ...] = ("",)) -> list[
 
 def standard_library() -> list[SourceFile]:
     """The sources of the running Python's standard library, without its tests."""
-    left_out = frozenset(
-        {"__pycache__", "site-packages", "dist-packages", "test", "tests", "idle_test"}
-    )
+    left_out = {"__pycache__", "site-packages", "dist-packages", "test", "tests", "idle_test"}
     root = Path(sysconfig.get_path("stdlib"))
-    return [SourceFile.at(path) for path in _walk(root, (".py",), left_out)]
+    return [SourceFile.at(path) for path in sorted(_walk(root, (".py",), left_out))]
 
 
 def title(paths: list[str]) -> str:
@@ -100,13 +103,13 @@ def title(paths: list[str]) -> str:
     return paths[0] + (f" and {rest} more" if rest else "")
 
 
-def _walk(root: Path, suffixes: tuple[str, ...], left_out: frozenset[str]) -> Iterator[Path]:
+def _walk(root: Path, suffixes: tuple[str, ...], left_out: set[str]) -> Iterator[Path]:
     def refuse(error: OSError) -> None:
         raise UserError(f"{error.filename} cannot be read: {error.strerror}") from None
 
     for folder, folders, names in os.walk(root, onerror=refuse):
-        folders[:] = sorted(f for f in folders if not f.startswith(".") and f not in left_out)
-        for name in sorted(names):
+        folders[:] = [f for f in folders if not f.startswith(".") and f not in left_out]
+        for name in names:
             path = Path(folder, name)
             if not name.startswith(".") and name.endswith(suffixes) and path.is_file():
                 yield path

@@ -1,4 +1,4 @@
-"""From a configuration to a dataset: prepared once a node, opened by every rank, compared by all."""
+"""From a configuration to a dataset: prepared once, opened by all ranks, compared."""
 
 import time
 from collections.abc import Iterator
@@ -33,15 +33,13 @@ def open_data(config: DataConfig, context: int, comm: "Communicator | None" = No
     cache lacks, then the first rank of each node that does not see it. Raises `UserError` on every
     rank when a source is missing, empty, too short or damaged, or when nodes read different data.
     """
-    config.check()
     if context < 1:
         raise ValueError(f"context is {context}; it must be at least 1")
-    cache = Cache(config.cache_folder)
-    if comm is None:
-        recipe = _plan(config)
-        _advance(cache.build(recipe), float("inf"))
-        return _open(cache.open(recipe.name), config, context)
-    return _open_together(cache, config, context, comm)
+    if comm is not None:
+        return _open_together(config, context, comm)
+    recipe, cache = _plan(config), Cache(config.cache_folder)
+    _advance(cache.build(recipe), float("inf"))
+    return _open(cache.open(recipe.name), config, context)
 
 
 def consecutive_windows(path: str, kind: str, context: int) -> Windows:
@@ -59,12 +57,13 @@ def consecutive_windows(path: str, kind: str, context: int) -> Windows:
     windows = count_windows(tokens.count, context)
     if not windows:
         raise UserError(
-            f"{path} is too short: it has {tokens.count} {kind}, a window of {context} takes {context + 1}"
+            f"{path} is too short: it has {tokens.count} {kind}, a window takes {context + 1}"
         )
     return Windows(Stream([tokens.map()]), context, np.arange(windows))
 
 
 def _plan(config: DataConfig) -> Recipe:
+    config.check()
     plans = {"bytes": plan_text, "tokens": plan_tokens, "table": plan_table}
     return plans[config.kind](config.paths)
 
@@ -80,8 +79,9 @@ def _open(entry: Entry, config: DataConfig, context: int) -> Dataset:
     windows = count_windows(len(stream), context)
     if windows < 2:
         raise UserError(
-            f"{name} is too short: it has {len(stream)} {config.kind}, and two samples, one to train on "
-            f"and one to validate, take {2 * context + 1}; name more, or lower --model.context {context}"
+            f"{name} is too short: it has {len(stream)} {config.kind}; one sample to train on "
+            f"and one to validate take {2 * context + 1}: name more with --data.paths, "
+            f"or lower --model.context {context}"
         )
     train, held = split(windows, config.validation)
     return Dataset(
@@ -95,38 +95,30 @@ def _open(entry: Entry, config: DataConfig, context: int) -> Dataset:
     )
 
 
-def _open_together(cache: Cache, config: DataConfig, context: int, comm: "Communicator") -> Dataset:
-    from hpcpar.comm.agree import together  # loads MPI, which a process alone need not have
+def _open_together(config: DataConfig, context: int, comm: "Communicator") -> Dataset:
+    from hpcpar.comm import agree, compare_ranks, together  # loads MPI; a process alone needs none
 
-    name = b""
+    name = None
     # Two rounds: on a shared file system the nodes must not all write the same large file.
     for builds in (comm.rank == 0, comm.local_rank == 0):
         work: Iterator[None] = iter(())
         with together(comm):
             if builds:
                 recipe = _plan(config)
-                name, work = recipe.name.encode(), cache.build(recipe)
+                name, work = recipe.name, Cache(config.cache_folder).build(recipe)
         busy = True
         while busy:  # a large corpus takes longer than a wait may
             with together(comm):
                 busy = _advance(work, SLICE)
             busy = bool(comm.allreduce(np.array([float(busy)]), op="max")[0])
 
-    # Only the node's first rank has looked at the sources; the others take the name from it.
-    nodes = comm.allgather(np.array([comm.node]))
-    lengths = comm.allgather(np.array([len(name)]))
-    names = np.split(comm.allgather(np.frombuffer(name, np.uint8)), np.cumsum(lengths)[:-1])
-    first = int(np.flatnonzero((nodes == comm.node) & (lengths > 0))[0])
+    # Only the node's first rank has looked at the sources; the others learn from it what they are.
+    names, nodes = agree(comm, name), comm.allgather(np.array([comm.node]))
+    known = next(n for n, node in zip(names, nodes, strict=True) if n and node == comm.node)
     with together(comm):
-        dataset = _open(cache.open(names[first].tobytes().decode()), config, context)
-
-    digests = comm.allgather(np.frombuffer(bytes.fromhex(dataset.digest), np.uint8)).reshape(-1, 32)
-    for rank, digest in enumerate(digests):
-        if (digest != digests[0]).any():
-            raise UserError(
-                f"rank {rank} reads other data than rank 0 (sha256 {digest.tobytes().hex()[:16]}, not "
-                f"{digests[0].tobytes().hex()[:16]}): {dataset.title} must be the same on all nodes"
-            )
+        dataset = _open(Cache(config.cache_folder).open(known), config, context)
+    for difference in compare_ranks(comm, {"sha256 of the data": dataset.digest}):
+        raise UserError(f"{difference}; {dataset.title} must be the same on all nodes")
     return dataset
 
 

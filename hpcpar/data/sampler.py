@@ -22,7 +22,7 @@ class Sampler:
 
     def __init__(self, samples: int, batch: int, seed: int) -> None:
         if samples < 1 or batch < 1:
-            raise ValueError(f"samples is {samples}, batch {batch}; each must be at least 1")
+            raise ValueError(f"{samples} samples in batches of {batch}: each must be at least 1")
         self._samples, self._batch, self._seed = samples, batch, seed
         self._orders: dict[int, np.ndarray] = {}  # epoch -> order, of the last two epochs asked for
 

@@ -10,7 +10,7 @@ __all__ = ["split"]
 def split(samples: int, fraction: float) -> tuple[np.ndarray, np.ndarray]:
     """The numbers of the training and of the validation samples, each sorted, at least one of each.
 
-    A fixed permutation picks them, so that runs with different seeds are judged by the same samples.
+    A fixed permutation picks them, so that runs with other seeds are judged by the same samples.
     Raises ValueError for fewer than two samples.
     """
     if samples < 2:

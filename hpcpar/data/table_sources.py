@@ -1,17 +1,14 @@
 """Tables from .csv, .csv.gz and .npz files, and from scikit-learn's bundled data sets."""
 
 import hashlib
-import importlib.metadata
-import zipfile
-import zlib
-from collections.abc import Generator
+from collections.abc import Callable, Generator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from hpcpar.data.cache import Recipe
-from hpcpar.data.csv_table import read_csv
 from hpcpar.data.files import SourceFile, find_files
 from hpcpar.errors import UserError
 
@@ -36,11 +33,11 @@ def plan_table(paths: list[str]) -> Recipe:
             "--data.kind table reads .csv, .npz or sklearn:NAME: name some with --data.paths"
         )
     keys: list[Any] = []
-    readers: list[tuple[str, Reader]] = []
+    readers: list[tuple[str, Callable[[], Reader]]] = []
     for path in paths:
         if path.startswith(SKLEARN):
             keys.append([path, _sklearn_version(path)])
-            readers.append((path, _read_sklearn(path.removeprefix(SKLEARN))))
+            readers.append((path, partial(_read_sklearn, path.removeprefix(SKLEARN))))
             continue
         files = find_files([path], SUFFIXES)
         if not files:
@@ -51,11 +48,11 @@ def plan_table(paths: list[str]) -> Recipe:
 
 
 def _write(
-    readers: list[tuple[str, Reader]], folder: Path
+    readers: list[tuple[str, Callable[[], Reader]]], folder: Path
 ) -> Generator[None, None, dict[str, Any]]:
-    tables = []
+    tables: list[Table] = []
     for name, reader in readers:
-        x, y = yield from reader
+        x, y = yield from reader()
         first = tables[0] if tables else (x, y)
         if (x.shape[1], y.shape[1]) != (first[0].shape[1], first[1].shape[1]):
             raise UserError(
@@ -68,33 +65,38 @@ def _write(
         TARGETS: np.concatenate([y for _, y in tables]),
     }
     digest = hashlib.sha256()
-    for name, values in arrays.items():
-        values = np.ascontiguousarray(values, values.dtype.newbyteorder("<"))
+    for name, array in arrays.items():
+        values = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
         digest.update(f"{values.dtype.str}{values.shape}".encode())
         digest.update(values.data)
         np.save(folder / name, values)
     return {"digest": digest.hexdigest()}
 
 
-def _reader(file: SourceFile) -> Reader:
+def _reader(file: SourceFile) -> Callable[[], Reader]:
     name = file.path.name
     if not name.endswith(SUFFIXES):
         raise UserError(f"{file.path} is no table: it must be .csv, .csv.gz or .npz")
-    return _read_npz(file) if name.endswith(".npz") else read_csv(file)
+    if name.endswith(".npz"):
+        return partial(_read_npz, file)
+    from hpcpar.data.csv_table import read_csv
+
+    return partial(read_csv, file)
 
 
 def _read_npz(file: SourceFile) -> Reader:
     """The arrays x (N, ...) and y (N,) or (N, O) of a .npz."""
+    import zipfile
+    import zlib
+
     yield
-    try:
-        with np.load(file.path) as arrays:  # refuses pickles
-            x, y = arrays["x"], arrays["y"]
-    except KeyError:
-        raise UserError(f"{file.path} must hold two arrays, x and y") from None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise UserError(f"{file.path} cannot be read: {error}") from None
-    file.check_unchanged()
-    return _as_table(str(file.path), x, y)
+    # A TypeError is a lone .npy under the wrong name; pickles, which can run code, are refused.
+    damage = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, TypeError)
+    with file.reading(*damage), np.load(file.path) as arrays:
+        found = {name: arrays[name] for name in ("x", "y") if name in arrays}
+    if len(found) < 2:
+        raise UserError(f"{file.path} must hold two arrays, x and y")
+    return _as_table(str(file.path), found["x"], found["y"])
 
 
 def _as_table(name: str, x: np.ndarray, y: np.ndarray) -> Table:
@@ -121,6 +123,8 @@ def _as_table(name: str, x: np.ndarray, y: np.ndarray) -> Table:
 
 
 def _sklearn_version(path: str) -> str:
+    import importlib.metadata
+
     name = path.removeprefix(SKLEARN)
     if name not in SKLEARN_SETS:
         raise UserError(f"{path} is unknown: the data sets are {', '.join(SKLEARN_SETS)}")

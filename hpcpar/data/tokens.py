@@ -1,8 +1,8 @@
 """Files of token numbers, as nanoGPT and llm.c write them. They are used where they lie.
 
-nanoGPT (data/openwebtext/prepare.py): uint16, nothing else. llm.c (dev/data/data_common.py): a header
-of 256 int32 (magic, version, number of tokens, zeros), then the tokens: uint16 for GPT-2, uint32 for
-Llama 3. All little-endian.
+nanoGPT (data/openwebtext/prepare.py): uint16, nothing else. llm.c (dev/data/data_common.py): a
+header of 256 int32 (magic, version, number of tokens, zeros), then the tokens: uint16 for GPT-2,
+uint32 for Llama 3. All little-endian.
 """
 
 import hashlib
@@ -71,7 +71,10 @@ class TokenFile:
 
 
 def plan_tokens(paths: list[str]) -> Recipe:
-    """All files one behind the other; of folders, their .bin files. Raises `UserError` when there are none."""
+    """All files one behind the other; of folders, their .bin files.
+
+    Raises `UserError` when there are none, or no tokens in them.
+    """
     if not paths:
         raise UserError("--data.kind tokens reads .bin files: name them with --data.paths")
     files = find_files(paths, (".bin",))

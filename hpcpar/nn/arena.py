@@ -20,15 +20,15 @@ class Arena:
     """A free list of arrays, by shape and dtype.
 
     `take` lends an array, `give` hands it back. Training takes the same shapes in every step, so
-    that after the first one nothing is allocated. (An allocation of some MB would be a fresh mapping
-    each time, and its page faults cost as much as the arithmetic.)
+    that after the first one nothing is allocated. (An allocation of some MB would be a fresh
+    mapping each time, and its page faults cost as much as the arithmetic.)
     """
 
     def __init__(self, xp: ModuleType = np):
         self.xp = xp
         self.bytes = 0  # allocated so far
         self._free: dict[Hashable, list[Array]] = {}
-        self._lent: set[int] = set()  # id of every array that is out; its holder keeps it alive
+        self._lent: dict[int, Array] = {}  # by id; kept alive, so that no other has the same id
         self._constants: dict[Hashable, Array] = {}
         self._slab = np.empty(0, np.uint8)  # what new arrays are cut from
         self._used = 0  # bytes of it
@@ -47,7 +47,7 @@ class Arena:
         else:
             array = self._allocate(shape, dtype)
             self.bytes += array.nbytes
-        self._lent.add(id(array))
+        self._lent[id(array)] = array
         return array
 
     def copy(self, array: Array, dtype: Any = None) -> Array:
@@ -64,10 +64,9 @@ class Arena:
         for item in saved:
             if isinstance(item, (tuple, list)):
                 self.give(*item)
-            elif id(item) not in self._lent:
+            elif self._lent.pop(id(item), None) is None:
                 raise ValueError(f"an array of shape {item.shape} was given back but is not lent")
             else:
-                self._lent.remove(id(item))
                 self._free.setdefault((item.shape, item.dtype), []).append(item)
 
     def constant(self, key: Hashable, make: Callable[[], Array]) -> Array:

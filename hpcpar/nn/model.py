@@ -81,7 +81,7 @@ class Model:
         return loss
 
     def logits(self, p: Tensors, inputs: Array, arena: Arena) -> Array:
-        """The last layer's output, (samples, ..., outputs); the caller may give it to the arena."""
+        """The last layer's output, (samples, ..., outputs), for the caller to give to the arena."""
         x = arena.copy(inputs)
         for layer in self.layers:
             x, saved = layer.forward(p, x, arena)

@@ -4,7 +4,7 @@ import math
 import time
 from typing import TYPE_CHECKING, Any
 
-from hpcpar.data import LARGEST_BIGRAM, bigram_loss
+from hpcpar.data import bigram_loss
 from hpcpar.run.folder import RunFolder
 from hpcpar.run.plot import draw_loss
 from hpcpar.run.progress import Progress
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from hpcpar.nn import Model
 
 __all__ = ["Report"]
+
+LARGEST_BIGRAM = 4096  # tokens: a table of their pairs has 128 MB
 
 
 class Report:
@@ -134,4 +136,4 @@ class Report:
         if data.kind == "table" or data.vocabulary > LARGEST_BIGRAM:
             return None
         looks = data.validation.spread(self._config.run.evaluate_samples)
-        return bigram_loss(data.train, data.validation, data.vocabulary, looks)
+        return bigram_loss(data.train, data.validation, looks, data.vocabulary)

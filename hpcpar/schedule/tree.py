@@ -43,10 +43,10 @@ def subtrees(start: int, stop: int, leaves: int) -> list[Node]:
     """
     if not 0 <= start <= stop <= leaves:
         raise ValueError(f"no run [{start}, {stop}) in a tree of {leaves} leaves")
-    stop = _edge(stop, leaves)
+    edge = _edge(stop, leaves)
     nodes = []
     while start < stop:
-        fits = (stop - start).bit_length() - 1
+        fits = (edge - start).bit_length() - 1
         level = min(fits, (start & -start).bit_length() - 1) if start else fits
         nodes.append(Node(level, start >> level))
         start += 1 << level
@@ -57,14 +57,19 @@ def roots(start: int, stop: int, leaves: int) -> int:
     """len(subtrees(start, stop, leaves)), without listing them.
 
     The run falls apart at `middle`, the multiple of the largest power of two inside it: to its left
-    blocks grow, to its right they shrink, one for each set bit of the two lengths.
+    blocks grow, to its right they shrink, one for each set bit of the two lengths. A run up to the
+    last leaf only grows, until it is past the leaves.
     """
-    stop = _edge(stop, leaves)
     if start >= stop:
         return 0
-    height = (start ^ stop).bit_length() - 1
-    middle = stop >> height << height
-    return (middle - start).bit_count() + (stop - middle).bit_count()
+    if stop < leaves:
+        height = (start ^ stop).bit_length() - 1
+        middle = stop >> height << height
+        return (middle - start).bit_count() + (stop - middle).bit_count()
+    count = 1
+    while start and (start := start + (start & -start)) < leaves:
+        count += 1
+    return count
 
 
 def deal(leaves: int, ranks: int, weights: Sequence[float] | None = None) -> list[range]:

@@ -180,7 +180,7 @@ def test_causal():
     ("call", "message"),
     [
         (lambda: gpt(1, 3, 8, 9, 11), "multiple of the 3 heads"),
-        (lambda: linear(3, 2, "ranking"), "task is 'ranking'"),
+        (lambda: linear(3, 2, "ranking"), "task is 'ranking'"),  # type: ignore[arg-type]
         (lambda: run(gpt(1, 2, 8, 9, 11), tokens(1, 10)), "10 tokens, the model's context 9"),
         (lambda: run(gpt(1, 2, 8, 9, 11), np.array([[0, 11]])), "from 0 to 11"),
         (lambda: run(gpt(1, 2, 8, 9, 11), np.array([[-1, 2]])), "from -1 to 2"),

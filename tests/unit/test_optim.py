@@ -27,14 +27,14 @@ PARAMETERS = [
     Parameter("w again", (5, 7), tied_to="w"),
 ]
 NAMES = ["w", "b"]
-CONFIG = dict(betas=(0.8, 0.95), weight_decay=0.1)
+BETAS = (0.8, 0.95)
 
 
 def draw(dtype=np.float32):
     return {p.name: random.standard_normal(p.shape).astype(dtype) for p in PARAMETERS[:2]}
 
 
-def reference(name, w, gradients, decay, rates, betas=CONFIG["betas"]):
+def reference(name, w, gradients, decay, rates, betas=BETAS):
     """The textbook's formulas, one step after the other, in float64."""
     w = w.astype(np.float64)
     m, v = np.zeros_like(w), np.zeros_like(w)
@@ -58,7 +58,9 @@ def test_against_the_formulas(name, block, monkeypatch):
     params, scale = draw(), 0.5
     start = {n: a.copy() for n, a in params.items()}
     gradients, rates = [draw() for _ in range(6)], [0.1, 0.2, 0.1, 0.05, 0.3, 0.1]
-    optimizer = make_optimizer(OptimConfig(name=name, **CONFIG), PARAMETERS, np)
+    optimizer = make_optimizer(
+        OptimConfig(name=name, betas=BETAS, weight_decay=0.1), PARAMETERS, np
+    )
     for g, lr in zip(gradients, rates, strict=True):
         kept = {n: a.copy() for n, a in g.items()}
         optimizer.update(params, g, lr, scale)
@@ -118,10 +120,10 @@ def test_against_pytorch(name):
         {"params": [theirs["b"]], "weight_decay": 0.0},
     ]
     if name == "adamw":
-        peer = torch.optim.AdamW(groups, lr=0.1, betas=(0.8, 0.95))
+        peer = torch.optim.AdamW(groups, lr=0.1, betas=BETAS)
     else:
         peer = torch.optim.SGD(groups, lr=0.1, momentum=0.8 if name == "momentum" else 0)
-    ours = make_optimizer(OptimConfig(name=name, **CONFIG), PARAMETERS, np)
+    ours = make_optimizer(OptimConfig(name=name, betas=BETAS, weight_decay=0.1), PARAMETERS, np)
     for _ in range(10):
         g = draw()
         ours.update(params, g, 0.1, scale=0.5)
