@@ -6,6 +6,7 @@ Every key is a field of a dataclass that lives beside what it configures; this m
 them and reads them. jsonargparse does the parsing, the types and the help text.
 """
 
+import ast
 import dataclasses
 import difflib
 import json
@@ -39,6 +40,8 @@ T = TypeVar("T")
 
 # What a resumed run must leave as it was: the model, and what its bits depend on.
 FIXED = ("seed", "threads", "precision", "reproducible", "data", "model", "batch", "optim.name")
+
+_TYPES = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a text"}
 
 
 @dataclass
@@ -147,7 +150,7 @@ def _parse(files: Sequence[Path], flags: Sequence[str]) -> Config:
         for path in files:
             table = _read(path)
             _refuse_unknown(_flatten(table), known, where=f"in {path}")
-            settings = parser.parse_object(table, cfg_base=settings)
+            settings = parser.parse_object(table, namespace=settings)
         named = [flag[2:].partition("=")[0].rstrip("+") for flag in flags if flag.startswith("--")]
         _refuse_unknown(named, known, where="on the command line")
         parsed = parser.parse_args(_join_lists(flags, known), namespace=settings)
@@ -209,9 +212,12 @@ def _one_sentence(message: str) -> str:
     if not key or len(lines) < 2:
         return " ".join(lines)
     expected, _, got = lines[1].partition(". Got value: ")
-    expected = expected.removeprefix("Expected a ").replace("<class '", "").replace("'>", "")
-    expected = expected.replace("typing.Literal", "one of ")
-    return f"--{key} takes {expected}, not {got}"
+    expected = expected.removeprefix("Expected a ").removeprefix("<class '").removesuffix("'>")
+    if expected.startswith("typing.Literal"):
+        *most, last = ast.literal_eval(expected.removeprefix("typing.Literal"))
+        expected = f"{', '.join(most)} or {last}" if most else last
+    expected = expected.replace("tuple with", "a list of")
+    return f"--{key} takes {_TYPES.get(expected, expected)}, not {got}"
 
 
 def _check(config: Config) -> None:

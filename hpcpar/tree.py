@@ -18,9 +18,12 @@ Numerically a balanced tree is also the better sum: its error grows with the log
 of leaves (Higham, "Accuracy and Stability of Numerical Algorithms", 2002, section 4.2).
 """
 
+from collections.abc import Sequence
+from math import prod
 from typing import TYPE_CHECKING
 
 from hpcpar.device import Array, as_array, namespace
+from hpcpar.schedule.steps import Step
 from hpcpar.schedule.tree import Node, deal, subtrees, tree_allreduce
 
 if TYPE_CHECKING:
@@ -123,10 +126,8 @@ class TreeSum:
         self._missing = set(self.mine)
         return result
 
-    def _schedule(self) -> list:
-        count = 1
-        for extent in self._shape:
-            count *= extent
+    def _schedule(self) -> Sequence[Step]:
+        count = prod(self._shape)
         return tree_allreduce(self.comm.rank, self.comm.size, count, self.runs, self.leaves)
 
     def _grow(self, node: Node, array: Array) -> None:

@@ -4,6 +4,8 @@ A message is matched by its sender, its receiver and its tag, in the order in wh
 started. The receiver says how long it is, by the array it gives.
 """
 
+import numpy as np
+
 from hpcpar.comm.arguments import check_rank, overlap
 from hpcpar.comm.core import SEGMENT_BYTES, Core
 from hpcpar.comm.request import Call, Request, Work
@@ -68,7 +70,7 @@ class Messages(Core):
         returned: object = None,
     ) -> Request:
         """Messages are schedules over bytes: what is sent and received may differ in dtype."""
-        if not isinstance(tag, int) or not 0 <= tag <= self._tags:
+        if not isinstance(tag, int | np.integer) or not 0 <= tag <= self._tags:
             raise ValueError(f"{name}: tag is {tag!r}; it must be from 0 to {self._tags}")
         flats = {key: array.reshape(-1).view("uint8") for key, array in arrays.items()}
 
@@ -76,4 +78,4 @@ class Messages(Core):
             yield from self._perform(call, steps, flats, channel=self._message)
             return returned
 
-        return self._start(name, work, kind="message", tag=tag)
+        return self._start(name, work, kind="message", tag=int(tag))

@@ -24,6 +24,7 @@ class Program:
     # (kind, step numbers of the transfers to wait for, peer, spans)
     instructions: tuple[tuple[int, tuple[int, ...], int, tuple[Span, ...]], ...]
     extents: Mapping[str, int]  # elements of each buffer
+    travels: frozenset[str]  # buffers that are sent from, or received into
     messages: int  # sent
     elements: int  # sent
 
@@ -38,6 +39,7 @@ class Program:
         return cls(
             tuple((kind, waits, peer, spans) for kind, peer, spans, waits in code),
             extents(steps),
+            frozenset(step.span.buffer for step in steps if isinstance(step, Send | Recv)),
             len(sent),
             sum(sent),
         )
@@ -105,7 +107,7 @@ def perform(
         if name not in buffers
     }
     arrays = {**buffers, **borrowed}
-    wires = {name: transport.wire(array) for name, array in arrays.items()}
+    wires = {name: transport.wire(arrays[name]) for name in program.travels}
     tickets: dict[int, tuple[Ticket, int]] = {}
     call.pending = partial(_peers, transport.test, tickets)
     transport.begin()

@@ -153,7 +153,12 @@ class Reductions(Core):
 def _library(
     begin: Callable[[], MPI.Request], finish: Callable[[], object] | None, given: Array
 ) -> Work:
-    request = begin()
+    try:
+        request = begin()
+    except MPI.Exception as error:
+        if error.Get_error_class() != MPI.ERR_OP:
+            raise
+        raise TypeError(f"allreduce: MPI cannot reduce dtype {given.dtype}; take auto") from None
     while not request.Test():
         yield
     if finish is not None:

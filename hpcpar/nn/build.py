@@ -54,7 +54,7 @@ def complete_model(config: ModelConfig) -> ModelConfig:
                 raise UserError(
                     f"--model.{name} is {given}, but the model in {config.init_from} has {value}"
                 )
-        config = replace(config, kind="gpt", **sizes)
+        config = replace(config, kind="gpt", **sizes)  # type: ignore[arg-type]
     if config.kind == "gpt" and config.width % config.heads:
         raise UserError(
             f"--model.heads {config.heads} does not divide --model.width {config.width}: "

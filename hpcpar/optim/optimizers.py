@@ -4,15 +4,18 @@ Elementwise means that any cut of the weights among ranks gives the same bits. E
 walked in blocks that stay in cache, so that weights, gradients and state pass through memory once.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from hpcpar.device import Array
-from hpcpar.nn.parameters import Parameter
 from hpcpar.optim.config import OptimConfig
+
+if TYPE_CHECKING:
+    from hpcpar.nn.parameters import Parameter
 
 __all__ = ["SGD", "AdamW", "Momentum", "Optimizer", "make_optimizer"]
 
@@ -20,7 +23,7 @@ BLOCK = 1 << 15  # elements: 128 KiB of float32, and adamw has six such arrays i
 EPSILON = 1e-8
 
 
-class Optimizer:
+class Optimizer(ABC):
     """Weights from gradients; a subclass says how, for one block.
 
     `parameters` may be all of a model's or a rank's share of them; tied uses are skipped. `state`
@@ -33,7 +36,7 @@ class Optimizer:
     def __init__(
         self,
         config: OptimConfig,
-        parameters: Sequence[Parameter],
+        parameters: "Sequence[Parameter]",
         xp: ModuleType,
         dtype: Any = np.float32,
     ):
@@ -65,11 +68,11 @@ class Optimizer:
                 self.xp.multiply(g, scale, out=scaled)
                 self._update_block(w, scaled, spare, s, lr, decay)
 
+    @abstractmethod
     def _update_block(
         self, w: Array, g: Array, spare: Array, state: list[Array], lr: float, decay: float
     ) -> None:
         """Update w and `state`. The scaled gradient g and `spare` may be overwritten; all (n,)."""
-        raise NotImplementedError
 
 
 class SGD(Optimizer):
@@ -138,7 +141,7 @@ def _add_decay(xp: ModuleType, w: Array, g: Array, spare: Array, decay: float) -
 
 
 def make_optimizer(
-    config: OptimConfig, parameters: Sequence[Parameter], xp: ModuleType, dtype: Any = np.float32
+    config: OptimConfig, parameters: "Sequence[Parameter]", xp: ModuleType, dtype: Any = np.float32
 ) -> Optimizer:
     """The optimizer that `config` names, with fresh state; raises `ValueError` for another name."""
     kinds = {"sgd": SGD, "momentum": Momentum, "adamw": AdamW}

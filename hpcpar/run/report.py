@@ -105,15 +105,14 @@ class Report:
         if not self._folder:
             return
         rows = self._folder.metrics()
-        losses = {
-            key: row[key] for row in rows for key in ("loss", "validation_loss") if key in row
-        }
+        last: dict[str, Any] = {key: value for row in rows for key, value in row.items()}
         # The first step pays for everything that is done once.
         steady = [row["seconds"] for row in rows if row["step"] > self._start + 1]
         speed = len(steady) * self._per_step / sum(steady) if steady else 0.0
-        summary: dict[str, Any] = {"steps": self._config.steps, **losses}
+        summary: dict[str, Any] = {"steps": self._config.steps}
+        summary |= {key: last[key] for key in ("loss", "validation_loss")}
         if self._dataset.kind == "bytes":
-            summary["bits_per_byte"] = losses["validation_loss"] / math.log(2)
+            summary["bits_per_byte"] = last["validation_loss"] / math.log(2)
         baseline = self._baseline()
         if baseline:
             summary["bigram_loss"] = baseline
@@ -125,7 +124,7 @@ class Report:
             | {f"{self._unit}_per_second": speed, "weights_sha256": sha256}
             | {"layout": self._layout, "fingerprint": numerics, "data_sha256": self._dataset.digest}
         )
-        print(f"validation loss {self.describe(losses['validation_loss'])}", end="")
+        print(f"validation loss {self.describe(last['validation_loss'])}", end="")
         print(f"; a bigram model's is {self.describe(baseline)}" if baseline else "")
         print(f"{speed:,.0f} {self._unit}/s; everything is in {self._folder.path}")
         print(f"weights sha256 {sha256}", flush=True)

@@ -189,14 +189,14 @@ def barrier(rank: int, size: int) -> Steps:
 
 @remember
 def send(to: int, count: int, segment: int = SEGMENT) -> Steps:
-    """Send "x" to one rank; the other side is `receive`."""
-    return _pieces(Send, to, "x", range(count), segment)
+    """Send "x" to one rank; the other side is `receive`. An empty message is one all the same."""
+    return _pieces(Send, to, "x", range(count), segment) or (Send(to, Span("x", 0, 0)),)
 
 
 @remember
 def receive(source: int, count: int, segment: int = SEGMENT) -> Steps:
     """Receive "out" from one rank."""
-    return _pieces(Recv, source, "out", range(count), segment)
+    return _pieces(Recv, source, "out", range(count), segment) or (Recv(source, Span("out", 0, 0)),)
 
 
 @remember

@@ -37,7 +37,7 @@ def main(arguments: Sequence[str], comm: "Communicator") -> None:
     parser = ArgumentParser(prog="python -m hpcpar", exit_on_error=False)
     subcommands = parser.add_subcommands(dest="tool")
     for name, function in TOOLS.items():
-        tool = ArgumentParser(exit_on_error=False, description=inspect.getdoc(function))
+        tool = ArgumentParser(exit_on_error=False)
         tool.add_function_arguments(function, skip={"comm"}, as_positional=True)
         summary = (inspect.getdoc(function) or "").splitlines()[0]
         subcommands.add_subcommand(name, tool, help=summary)

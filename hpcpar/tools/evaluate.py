@@ -20,7 +20,7 @@ __all__ = ["evaluate"]
 def evaluate(run: str, data: str = "", micro: int = 4, *, comm: "Communicator") -> None:
     """The mean loss of a trained GPT over the consecutive windows of a file, shared by all ranks.
 
-    Window i holds tokens i*T to i*T + T, T being the model's context; the last one is a target only.
+    Window i holds tokens i*T to i*T + T, T being the context; the last one is a target only.
     What is left behind the last whole window is not used.
 
     Args:

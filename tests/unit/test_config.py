@@ -38,7 +38,8 @@ def test_paths_that_look_like_numbers_stay_names():
 @pytest.mark.parametrize(
     "arguments",
     [["--steps", "1.5"], ["--steps"], ["--batch.size", "0"], ["--optim.lr", "-1"],
-     ["--timeout", "0"], ["--precision", "int8"], ["--optim.betas", "0.9"], ["run.toml"], ["--nonsense", "1"],
+     ["--timeout", "0"],
+     ["--precision", "int8"], ["--optim.betas", "0.9"], ["run.toml"], ["--nonsense", "1"],
      ["--run.resume", "2"], ["stray", "--steps", "3"], ["--steps", "3", "stray"]],
 )  # fmt: skip
 def test_mistakes_are_one_sentence(arguments, tmp_path, monkeypatch):

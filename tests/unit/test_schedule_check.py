@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from hpcpar.schedule import Combine, Copy, Recv, ScheduleError, Send, Span, check, simulate
+from hpcpar.schedule import Combine, Copy, Recv, ScheduleError, Send, Span, Step, check, simulate
 from hpcpar.schedule import collectives as schedules
 from hpcpar.schedule.steps import dependencies
 
@@ -30,7 +30,7 @@ def test_planted_faults(steps, words):
 
 def test_circular_wait():
     """Both insist that their send is over before they receive: fine only as long as MPI buffers."""
-    steps = [
+    steps: list[list[Step]] = [
         [Send(peer, X), Copy(X, SCRATCH), Recv(peer, OUT), Copy(SCRATCH, OUT)] for peer in (1, 0)
     ]
     with pytest.raises(ScheduleError, match=r"circular wait: rank 0.*send.*; rank 1.*send"):
@@ -38,10 +38,10 @@ def test_circular_wait():
 
 
 def test_circular_wait_of_three_is_named_without_the_bystander():
-    ring = [
+    ring: list[list[Step]] = [
         [Recv((r - 1) % 3, OUT), Copy(X, OUT), Send((r + 1) % 3, X)] for r in range(3)
     ]
-    steps = [*ring, [Recv(0, OUT)]]
+    steps: list[list[Step]] = [*ring, [Recv(0, OUT)]]
     steps[0] = [*ring[0], Send(3, X)]
     with pytest.raises(ScheduleError, match="circular wait") as error:
         check(steps)
@@ -49,7 +49,7 @@ def test_circular_wait_of_three_is_named_without_the_bystander():
 
 
 def test_sizes_of_each_rank():
-    steps = [[Send(1, X)], [Recv(0, OUT)]]
+    steps: list[list[Step]] = [[Send(1, X)], [Recv(0, OUT)]]
     check(steps, [{"x": 4}, {"out": 4}])
     with pytest.raises(ScheduleError, match="rank 1"):
         check(steps, [{"x": 4}, {"out": 3}])
@@ -72,7 +72,7 @@ def test_any_step_left_out_is_found(size, algorithm):
 
 
 def test_dependencies_are_the_scoreboard():
-    steps = [
+    steps: list[Step] = [
         Recv(1, SCRATCH),  # 0
         Send(1, X),  # 1: reads what nobody writes
         Combine(OUT, X, SCRATCH),  # 2: needs the receive
@@ -87,7 +87,7 @@ def test_dependencies_are_the_scoreboard():
 
 def test_simulation_moves_late():
     """What is sent must still be there when the receiver takes it."""
-    steps = [[Send(1, X)], [Recv(0, OUT), Copy(SCRATCH, OUT)]]
+    steps: list[list[Step]] = [[Send(1, X)], [Recv(0, OUT), Copy(SCRATCH, OUT)]]
     buffers = [{"x": np.arange(4.0)}, {"out": np.zeros(4), "scratch": np.zeros(4)}]
     simulate(steps, buffers, np.add)
     assert np.array_equal(buffers[1]["scratch"], np.arange(4.0))

@@ -1,9 +1,11 @@
 """Every schedule against NumPy, all ranks simulated in one process, and proved free of deadlock."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 
-from hpcpar.schedule import check, simulate
+from hpcpar.schedule import Step, check, simulate
 from hpcpar.schedule import collectives as schedules
 from hpcpar.schedule.exchange import split
 from hpcpar.schedule.ring import ring_allgather, ring_reduce_scatter
@@ -196,7 +198,7 @@ def test_send_and_receive(size):
     message = np.arange(1000.0)
     last = size - 1
     if last:
-        steps = [[] for _ in range(size)]
+        steps: list[Sequence[Step]] = [[] for _ in range(size)]
         steps[0] = schedules.send(last, 1000, segment=SEGMENT)
         steps[last] = schedules.receive(0, 1000, segment=SEGMENT)
         buffers = [{"x": message, "out": np.zeros(1000)} for _ in range(size)]

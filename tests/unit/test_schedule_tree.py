@@ -90,7 +90,9 @@ def test_deal_has_the_fewest_roots(leaves, ranks):
     assert max(lengths) - min(lengths) <= 1
     low, longer = divmod(leaves, ranks)
     best = min(
-        total([range(stop - n, stop) for n, stop in zip(cut, itertools.accumulate(cut), strict=True)])
+        total(
+            [range(stop - n, stop) for n, stop in zip(cut, itertools.accumulate(cut), strict=True)]
+        )
         for ups in itertools.combinations(range(ranks), longer)
         for cut in [[low + (r in ups) for r in range(ranks)]]
     )

@@ -1,0 +1,177 @@
+"""What is refused, what is said to all, and what happens when a rank does not come."""
+
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hpcpar.comm import Communicator, agree, together
+from hpcpar.comm.core import SEGMENT_BYTES
+from hpcpar.errors import HangError, UserError
+
+pytestmark = pytest.mark.mpi
+
+GRID = np.zeros((4, 6))
+
+
+@pytest.mark.parametrize(
+    ("call", "kind", "words"),
+    [
+        (lambda c: c.allreduce(GRID[:, ::2]), ValueError, "x is not C-contiguous"),
+        (lambda c: c.allreduce(GRID.T), ValueError, "x is not C-contiguous"),
+        (lambda c: c.allreduce(np.array([None])), TypeError, "x has dtype object"),
+        (lambda c: c.bcast(np.zeros(2, "i4,f8")), TypeError, "only arrays of numbers travel"),
+        (lambda c: c.bcast(np.zeros(2, "V8")), TypeError, "only arrays of numbers travel"),
+        (lambda c: c.gather(np.array(["a"])), TypeError, "only arrays of numbers travel"),
+        (lambda c: c.gather(np.zeros(2, ">f8")), TypeError, "native byte order"),
+        (lambda c: c.allreduce([1, 2]), TypeError, "list"),
+        (lambda c: c.allreduce(GRID, out=np.zeros(24)), ValueError, r"out is float64\[24\]"),
+        (lambda c: c.allreduce(GRID, out=GRID.astype("f4")), ValueError, r"out is float32"),
+        (lambda c: c.allreduce(GRID[:2], out=GRID[1:3]), ValueError, "overlap in part"),
+        (lambda c: c.allreduce(GRID, "prod"), ValueError, "sum, mean, max, min"),
+        (lambda c: c.allreduce(GRID.astype(int), "mean"), TypeError, "no mean in dtype int64"),
+        (lambda c: c.allreduce(GRID, algorithm="best"), ValueError, "auto, ring, halving"),
+        (lambda c: c.bcast(GRID, root=c.size), ValueError, "root is .*the ranks are 0 to"),
+        (lambda c: c.reduce(GRID, root=-1), ValueError, "root is -1"),
+        (lambda c: c.send(GRID, c.size), ValueError, "dest is"),
+        (lambda c: c.recv(GRID, 0.0), ValueError, "source is 0.0"),
+        (lambda c: c.send(GRID, 0, tag=-3), ValueError, "tag is -3"),
+        (lambda c: c.sendrecv(GRID, 0, GRID, 0), ValueError, "same memory"),
+        (lambda c: c.reduce_scatter(np.zeros(())), ValueError, "no axis"),
+        (lambda c: c.run([], {}), ValueError, "no buffers"),
+        (lambda c: Communicator(c.mpi, backend="nccl"), ValueError, "auto, mpi or staged"),
+        (lambda c: Communicator(c.mpi, timeout=0), ValueError, "timeout is 0"),
+        (lambda c: Communicator("world"), TypeError, "mpi4py"),
+        (lambda c: Communicator(c.mpi, "cpu", "staged"), UserError, "staged is for GPUs"),
+    ],
+)
+def test_refused_at_once_in_one_sentence(comm, call, kind, words):
+    with pytest.raises(kind, match=words) as error:
+        call(comm)
+    assert "\n" not in str(error.value)
+
+
+def test_read_only_results_are_refused(comm):
+    x = np.zeros(3)
+    x.flags.writeable = False
+    with pytest.raises(ValueError, match="read-only"):
+        comm.allreduce(np.zeros(3), out=x)
+    with pytest.raises(ValueError, match="read-only"):
+        comm.recv(x, 0)
+    assert np.array_equal(comm.allreduce(x), x)  # to read it is enough
+
+
+def test_scatter_of_nothing(comm):
+    with pytest.raises(ValueError, match="None on the root"):
+        comm.scatter(None, root=comm.rank)
+
+
+@pytest.mark.mpi(min_size=2)
+@pytest.mark.parametrize("name", ["gather", "allgather", "alltoall"])
+@pytest.mark.parametrize("kind", ["dtype", "width", "axes"])
+def test_arrays_that_do_not_fit_together(comm, name, kind):
+    """The same sentence on every rank."""
+    last = comm.rank == comm.size - 1
+    x = np.zeros((2, 5 if last and kind == "width" else 3), np.float32)
+    x = x.astype(np.float64) if last and kind == "dtype" else x
+    x = np.zeros((), np.float32) if last and kind == "axes" else x
+    with pytest.raises(ValueError, match=f"{name}: .*rank {comm.size - 1} has"):
+        getattr(comm, name)(x)
+    comm.barrier()
+
+
+@pytest.mark.mpi(min_size=2)
+def test_a_rank_that_does_not_come(comm):
+    """Those who wait say where they are and for whom, within the limit; nobody is left hanging."""
+    other = Communicator(comm.mpi, timeout=0.3)
+    other.barrier()
+    absent = comm.size - 1
+    if comm.rank != absent:
+        start = time.monotonic()
+        with pytest.raises(HangError) as error:
+            other.allreduce(np.ones(1000))  # the line
+        assert 0.2 < time.monotonic() - start < 10
+        message = str(error.value)
+        assert f"rank {comm.rank} of {comm.size}" in message
+        assert "0.3 s" in message and "allreduce #2" in message
+        lines = Path(__file__).read_text().splitlines()
+        line = next(n for n, text in enumerate(lines, 1) if text.endswith("# the line"))
+        assert f"{Path(__file__).name}:{line} " in message
+        if comm.size == 2:
+            assert message.endswith(f"for rank {absent}")
+        with pytest.raises(HangError, match="cannot be used after"):
+            other.barrier()
+    comm.barrier()
+    other.close()
+
+
+@pytest.mark.mpi(min_size=2)
+def test_the_message_names_exactly_the_missing(comm):
+    other = Communicator(comm.mpi, timeout=0.3)
+    if comm.rank == 0:
+        ready = other.irecv(np.empty(1), 1, tag=1)
+        ready.wait()
+        hung = other.irecv(np.empty(1), comm.size - 1, tag=2)
+        with pytest.raises(HangError, match=rf"in recv #2 at .* for rank {comm.size - 1}$"):
+            hung.wait()
+        with pytest.raises(HangError):
+            hung.wait()
+    elif comm.rank == 1:
+        other.send(np.ones(1), 0, tag=1)
+    comm.barrier()
+    other.close()
+
+
+@pytest.mark.mpi(min_size=2)
+def test_slow_is_not_hung(comm):
+    """The limit is on time without progress: eight pieces of one message, 0.2 s apart."""
+    piece = np.ones(SEGMENT_BYTES, np.uint8)
+    with Communicator(comm.mpi, timeout=1) as other:
+        if comm.rank == 0:
+            for _ in range(8):
+                time.sleep(0.2)
+                other.send(piece, 1)
+        elif comm.rank == 1:
+            start = time.monotonic()
+            assert other.recv(np.zeros(8 * len(piece), np.uint8), 0).all()
+            assert time.monotonic() - start > other.timeout
+        comm.barrier()
+
+
+def test_agree(comm):
+    words = f"trouble on {comm.rank}" if comm.rank % 2 else None
+    expected = [f"trouble on {rank}" if rank % 2 else None for rank in range(comm.size)]
+    assert agree(comm, words) == expected
+    assert agree(comm, None) == [None] * comm.size
+    assert agree(comm, "") == [""] * comm.size
+
+
+def test_together_all_is_well(comm):
+    with together(comm):
+        pass
+
+
+def test_together_everybody_fails(comm):
+    with pytest.raises(UserError, match=r"^no such file: naïve$"), together(comm):
+        raise UserError("no such file: naïve")
+
+
+@pytest.mark.mpi(min_size=2)
+def test_together_some_fail(comm):
+    with pytest.raises(UserError, match=r"^rank 1: of no use 1$"), together(comm):
+        if comm.rank:
+            raise UserError(f"of no use {comm.rank}")
+    if comm.size == 2:
+        return
+    with pytest.raises(UserError, match=r"^rank 1: "), together(comm):
+        if comm.rank in (1, 2):
+            raise UserError("of no use")
+
+
+@pytest.mark.mpi(min_size=2)
+def test_together_other_errors_keep_their_place(comm):
+    kind = ZeroDivisionError if comm.rank == 1 else RuntimeError
+    words = "by zero" if comm.rank == 1 else "rank 1: ZeroDivisionError: .*by zero"
+    with pytest.raises(kind, match=words), together(comm):
+        assert comm.rank != 1 or 1 / 0
