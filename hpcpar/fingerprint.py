@@ -8,10 +8,11 @@ to, the threads a rank, the precision, and on a GPU its model, driver and librar
 
 import hashlib
 from collections.abc import Mapping
+from typing import Any
 
 import numpy
-from threadpoolctl import threadpool_info
 
+import hpcpar
 from hpcpar.device import Array, Device, to_host
 
 __all__ = ["differences", "fingerprint", "weights_sha256"]
@@ -19,8 +20,12 @@ __all__ = ["differences", "fingerprint", "weights_sha256"]
 
 def fingerprint(device: Device, threads: int, precision: str = "float32") -> dict[str, str]:
     """The fingerprint of this process, as short strings by name."""
-    blas = next((info for info in threadpool_info() if info["user_api"] == "blas"), {})
+    from threadpoolctl import threadpool_info  # imported by programs only, not with the package
+
+    found = [info for info in threadpool_info() if info["user_api"] == "blas"]
+    blas: dict[str, Any] = found[0] if found else {}
     facts = {
+        "hpcpar": hpcpar.__version__,
         "numpy": numpy.__version__,
         "simd": _simd_level(),
         "blas": f"{blas.get('internal_api', 'unknown')} {blas.get('version', '')}".strip(),
@@ -57,7 +62,7 @@ def weights_sha256(weights: Mapping[str, Array]) -> str:
 
 def _simd_level() -> str:
     # The dispatch targets that NumPy found usable here, beyond its compiled baseline.
-    simd = numpy.show_config(mode="dicts")["SIMD Extensions"]  # type: ignore[index]
+    simd = numpy.show_config(mode="dicts")["SIMD Extensions"]
     return " ".join(simd.get("found", [])) or "baseline"
 
 

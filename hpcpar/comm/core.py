@@ -97,8 +97,8 @@ class Core:
         Args:
             steps: this rank's steps; all ranks perform schedules that fit together. A tuple is
                 prepared once, so pass the same one again.
-            buffers: the arrays that the steps name, all of one dtype, on one device, seen as flat.
-                A buffer that is not given is scratch memory.
+            buffers: the arrays that the steps name, all of one dtype, on one device, seen as flat,
+                none of them over another's memory. A buffer that is not given is scratch memory.
             op: what `Combine` does: sum, max or min.
             name: what errors and the ledger call it.
 

@@ -5,6 +5,7 @@ of those split from it) has a list of them; whoever tests or waits moves them al
 matter in which order requests are waited for, here or on other ranks.
 """
 
+import contextlib
 import os
 import sys
 import time
@@ -19,7 +20,10 @@ __all__ = ["Call", "Engine", "Request", "caller", "ranks_text"]
 
 Work = Generator[None, None, Any]
 
-_HERE = str(Path(__file__).parent) + os.sep
+_INSIDE = (
+    str(Path(__file__).parent) + os.sep,
+    contextlib.__file__,
+)  # `together` has frames of both
 _SPINS = 200  # rounds of polling before the core is offered to others
 _PATIENCE = 2000  # rounds before a rank that shares its core sleeps
 _NAP = 50e-6  # seconds
@@ -43,7 +47,7 @@ class Call:
     def __init__(self, who: str, name: str, number: int, tag: int) -> None:
         self.who = who  # rank 2 of 4
         self.name = name
-        self.number = number  # the how manieth collective (or message) of its communicator
+        self.number = number  # which collective, or which message, of its communicator: from 1
         self.tag = tag
         self.where = caller()
         self.messages = self.bytes = 0  # sent
@@ -59,7 +63,7 @@ class Request:
     """An operation under way. Its result is what the blocking form returns.
 
     Keep the arrays of the call unchanged until it is done. A request need not be waited for: it
-    moves on with any other, and `Communicator.close` waits for it.
+    moves on with any other, and `Communicator.close` waits for it. Only waits have a time limit.
     """
 
     __slots__ = ("_engine", "_error", "_ledger", "_result", "_start", "_work", "call", "done")
@@ -164,11 +168,6 @@ class Engine:
             else:
                 os.sched_yield()
 
-    def finish(self) -> None:
-        """Wait for everything that is under way."""
-        while self._active:
-            self._active[0].wait()
-
     def _hang(self, request: Request) -> None:
         peers = sorted(set(request.call.pending()))
         whom = f"for {ranks_text(peers)}" if peers else "for the other ranks"
@@ -190,6 +189,6 @@ def ranks_text(ranks: list[int]) -> str:
 def caller() -> tuple[str, int]:
     """File and line of the innermost frame outside this package."""
     frame = sys._getframe(1)
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(_HERE):
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_INSIDE):
         frame = frame.f_back
     return frame.f_code.co_filename, frame.f_lineno

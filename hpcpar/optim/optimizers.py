@@ -144,7 +144,7 @@ def make_optimizer(
     config: OptimConfig, parameters: "Sequence[Parameter]", xp: ModuleType, dtype: Any = np.float32
 ) -> Optimizer:
     """The optimizer that `config` names, with fresh state; raises `ValueError` for another name."""
-    kinds = {"sgd": SGD, "momentum": Momentum, "adamw": AdamW}
+    kinds: dict[str, type[Optimizer]] = {"sgd": SGD, "momentum": Momentum, "adamw": AdamW}
     if config.name not in kinds:
         raise ValueError(f"optimizer is {config.name!r}; it must be one of {', '.join(kinds)}")
     return kinds[config.name](config, parameters, xp, dtype)

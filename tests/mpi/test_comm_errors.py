@@ -1,5 +1,6 @@
 """What is refused, what is said to all, and what happens when a rank does not come."""
 
+import re
 import time
 from pathlib import Path
 
@@ -42,7 +43,7 @@ GRID = np.zeros((4, 6))
         (lambda c: c.run([], {}), ValueError, "no buffers"),
         (lambda c: Communicator(c.mpi, backend="nccl"), ValueError, "auto, mpi or staged"),
         (lambda c: Communicator(c.mpi, timeout=0), ValueError, "timeout is 0"),
-        (lambda c: Communicator("world"), TypeError, "mpi4py"),
+        (lambda c: Communicator("world"), TypeError, "mpi4py"),  # type: ignore[arg-type]
         (lambda c: Communicator(c.mpi, "cpu", "staged"), UserError, "staged is for GPUs"),
     ],
 )
@@ -102,6 +103,16 @@ def test_a_rank_that_does_not_come(comm):
             assert message.endswith(f"for rank {absent}")
         with pytest.raises(HangError, match="cannot be used after"):
             other.barrier()
+    comm.barrier()
+    other.close()
+
+
+@pytest.mark.mpi(min_size=2)
+def test_together_says_where_too(comm):
+    other = Communicator(comm.mpi, timeout=0.3)
+    if comm.rank == 0:
+        with pytest.raises(HangError, match=rf"at {re.escape(__file__)}:\d+ for"), together(other):
+            pass
     comm.barrier()
     other.close()
 

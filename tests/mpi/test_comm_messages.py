@@ -69,5 +69,5 @@ def test_a_message_of_another_length(comm, sent, expected):
     if comm.rank == 0:
         comm.send(np.ones(sent, np.float32), 1)
     elif comm.rank == 1:
-        with pytest.raises(ValueError, match=f"rank 0 sent .* bytes where {4 * expected} were"):
+        with pytest.raises(ValueError, match=f"rank 0 sent .* where {4 * expected} bytes were"):
             comm.recv(np.empty(expected, np.float32), 0)

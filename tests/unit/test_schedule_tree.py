@@ -159,9 +159,9 @@ def sums(leaves, runs, count, segment):
 
 
 @pytest.mark.parametrize("ranks", range(1, 18))
-@pytest.mark.parametrize("count", [0, 1, 7, 1009, 5003])
+@pytest.mark.parametrize("count", [0, 1, 7, 1009])
 def test_tree_allreduce_has_the_bits_of_one_rank(ranks, count):
-    for leaves in {1, 3, ranks, 16, 21}:
+    for leaves in {3, ranks, 16, 21}:
         results, expected = sums(leaves, deal(leaves, ranks), count, segment=64)
         assert all(np.array_equal(result, expected) for result in results)
 

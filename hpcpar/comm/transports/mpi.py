@@ -23,16 +23,16 @@ class HostTransport:
 
     def send(self, channel: MPI.Comm, span: memoryview, to: int, tag: int) -> Ticket:
         """Start sending."""
-        return channel.Isend((span, MPI.BYTE), to, tag), None
+        return channel.Isend((span, MPI.BYTE), to, tag), None, to
 
     def receive(self, channel: MPI.Comm, span: memoryview, source: int, tag: int) -> Ticket:
         """Start receiving exactly as many bytes as `span` has."""
-        return channel.Irecv((span, MPI.BYTE), source, tag), len(span)
+        return channel.Irecv((span, MPI.BYTE), source, tag), len(span), source
 
     def test(self, ticket: Ticket) -> bool:
         """Whether the transfer is over. Raises ValueError for a message of another length."""
-        request, expected = ticket
-        return arrived(request, expected, self._status)
+        request, expected, peer = ticket
+        return arrived(request, expected, peer, self._status)
 
     def compute(self, work: Callable[[], object]) -> None:
         """Do some arithmetic on arrays that transfers have filled or will send."""
@@ -50,7 +50,7 @@ class HostTransport:
         return True
 
 
-def arrived(request: MPI.Request, expected: int | None, status: MPI.Status) -> bool:
+def arrived(request: MPI.Request, expected: int | None, peer: int, status: MPI.Status) -> bool:
     """Test a request; `expected` is the length in bytes of what it receives, None for a send."""
     try:
         if not request.Test(status):
@@ -58,14 +58,14 @@ def arrived(request: MPI.Request, expected: int | None, status: MPI.Status) -> b
     except MPI.Exception as error:
         if error.Get_error_class() != MPI.ERR_TRUNCATE:
             raise
-        raise ValueError(_mismatch("more", expected, status)) from None
+        raise ValueError(_mismatch(peer, "more", expected)) from None
     if expected is not None and status.Get_count(MPI.BYTE) != expected:
-        raise ValueError(_mismatch(str(status.Get_count(MPI.BYTE)), expected, status))
+        raise ValueError(_mismatch(peer, f"{status.Get_count(MPI.BYTE)} bytes", expected))
     return True
 
 
-def _mismatch(got: str, expected: int | None, status: MPI.Status) -> str:
+def _mismatch(peer: int, got: str, expected: int | None) -> str:
     return (
-        f"rank {status.Get_source()} sent {got} bytes where {expected} were expected: "
+        f"rank {peer} sent {got} where {expected} bytes were expected: "
         "the ranks' arrays differ in shape or dtype, or the ranks are in different calls"
     )

@@ -68,6 +68,7 @@ class _Outgoing:
 class _Incoming:
     block: np.ndarray
     target: Any
+    source: int
     request: MPI.Request
 
 
@@ -97,7 +98,7 @@ class StagedTransport:
         """Start receiving exactly as many bytes as `span` has."""
         block = self._pool.take(len(span))
         request = channel.Irecv((block[: len(span)], MPI.BYTE), source, tag)
-        return _Incoming(block, span, request)
+        return _Incoming(block, span, source, request)
 
     def test(self, ticket: Ticket) -> bool:
         """Whether later work on the stream may use what arrived, or overwrite what was sent."""
@@ -108,7 +109,7 @@ class StagedTransport:
             self._pool.give(ticket.block)
             return True
         size = len(ticket.target)
-        if not arrived(ticket.request, size, self._status):
+        if not arrived(ticket.request, size, ticket.source, self._status):
             return False
         self._stream.to_device(ticket.target, ticket.block[:size])
         self._pool.give(ticket.block, self._stream.event())
