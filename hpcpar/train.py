@@ -22,8 +22,8 @@ from hpcpar.entry import note, run_ranks
 from hpcpar.errors import UserError
 from hpcpar.fingerprint import differences, fingerprint, weights_sha256
 from hpcpar.nn import Flat, build_model, fit_data, load_weights
-from hpcpar.optim import Optimizer, clip_scale, global_norm, learning_rate, make_optimizer
-from hpcpar.parallel import DataParallel, evaluate
+from hpcpar.optim import Optimizer, clip_scale, learning_rate, make_optimizer
+from hpcpar.parallel import DataParallel, SharedUpdate, evaluate
 from hpcpar.run import Report, RunFolder
 
 
@@ -49,21 +49,22 @@ def train(config: Config, comm: Communicator) -> None:
         sampler = Sampler(len(dataset.train), config.batch.size, config.seed)
         parallel = DataParallel(model, flat, params, dataset.train, config.batch, comm,
                                 config.reproducible)  # fmt: skip
+        update = SharedUpdate(optimizer, weights, params, parallel.gradients, comm)
     tensors = {name: params[name] for name in flat.names}  # a tied one has two names in params
     folder, start = begin(config, comm, tensors, optimizer, numerics)
     looks = dataset.validation.spread(config.run.evaluate_samples)
 
     with Report(folder, start, config, dataset, model, comm) as report:
         for step in range(start + 1, config.steps + 1):
-            # Gradients from all ranks in one fixed order; then every rank makes the same update.
+            # The gradient, added up in one fixed order; then every rank updates a part of the weights.
             loss = parallel.loss_and_gradients(sampler.indices(step - 1))
             if not np.isfinite(loss):
                 raise UserError(
                     f"the loss is {loss} at step {step}: lower --optim.lr or --optim.clip"
                 )
-            norm = global_norm(parallel.gradients, flat.names)
+            norm = update.norm()
             rate = learning_rate(config.optim, step - 1, config.steps)
-            optimizer.update(params, parallel.gradients, rate, clip_scale(norm, config.optim.clip))
+            update.step(rate, clip_scale(norm, config.optim.clip))
             report.step(step, loss, norm, rate)
 
             if due(step, config.run.evaluate_every, config.steps):
@@ -71,6 +72,7 @@ def train(config: Config, comm: Communicator) -> None:
                     evaluate(model, params, dataset.validation, looks, config.batch.micro, comm)
                 )
             if due(step, config.checkpoint.every, config.steps):
+                update.gather_state()
                 with together(comm):
                     if folder:
                         state = checkpoint.capture(

@@ -92,8 +92,10 @@ class Block:
 
         d_hidden = arena.take(hidden.out.shape, dy.dtype)
         self._linear_backward("mlp.c_proj", p, g, hidden.out, stream, d_hidden)
-        gelu.backward(d_hidden, hidden.slope)
-        self._linear_backward("mlp.c_fc", p, g, norm_2.out, d_hidden, branch)
+        (w, _), (dw, db) = self._pair(p, "mlp.c_fc"), self._pair(g, "mlp.c_fc")
+        gelu.backward(d_hidden, hidden.slope, db, arena)
+        linear.weight_gradient(norm_2.out, d_hidden, dw, None)
+        linear.input_gradient(d_hidden, w, branch)
         arena.give(hidden, d_hidden)
         self._norm_backward("ln_2", p, g, branch, norm_2, arena)
         xp.add(stream, branch, out=stream)
@@ -130,16 +132,17 @@ class Block:
         scores = arena.take((batch, self.heads, length, length), x.dtype)
         inverse = arena.take((batch, self.heads, length, 1), x.dtype)
         out = arena.take(shape, x.dtype)
-        linear.forward(x, *self._pair(p, "attn.c_attn"), qkv.reshape(len(x), -1))
-        attention.forward(qkv, self.heads, out, scores, inverse, arena)
+        w, b = self._pair(p, "attn.c_attn")
+        linear.forward(x, w, None, qkv.reshape(len(x), -1))
+        attention.forward(qkv, b, self.heads, out, scores, inverse, arena)
         return Heads(qkv, scores, inverse, out)
 
     def _hidden(self, p: Tensors, x: Array, arena: Arena) -> Hidden:
         w, b = self._pair(p, "mlp.c_fc")
         out = arena.take((len(x), w.shape[1]), x.dtype)
         slope = arena.take(out.shape, x.dtype)
-        linear.forward(x, w, b, out)
-        gelu.forward(out, slope, arena)
+        linear.forward(x, w, None, out)
+        gelu.forward(out, b, slope, arena)
         return Hidden(out, slope)
 
     def _project(self, name: str, p: Tensors, x: Array, stream: Array, arena: Arena) -> None:

@@ -40,18 +40,22 @@ class Dense:
         if x.ndim != 2 or x.shape[1] != len(w):
             raise ValueError(f"{self.weight.name} takes inputs (B, {len(w)}), not {x.shape}")
         y = arena.take((len(x), w.shape[1]), w.dtype)
-        linear.forward(x, w, p[self.bias.name], y)
+        bias = p[self.bias.name]
         if not self.activation:
+            linear.forward(x, w, bias, y)
             return y, (x,)
+        linear.forward(x, w, None, y)
         slope = arena.take(y.shape, y.dtype)
-        gelu.forward(y, slope, arena)
+        gelu.forward(y, bias, slope, arena)
         return y, (x, slope)
 
     def backward(self, p: Tensors, g: Tensors, dy: Array, saved: Any, arena: Arena) -> Array | None:
-        x = saved[0]
+        x, dw, db = saved[0], g[self.weight.name], g[self.bias.name]
         if self.activation:
-            gelu.backward(dy, saved[1])
-        linear.weight_gradient(x, dy, g[self.weight.name], g[self.bias.name])
+            gelu.backward(dy, saved[1], db, arena)
+            linear.weight_gradient(x, dy, dw, None)
+        else:
+            linear.weight_gradient(x, dy, dw, db)
         dx = None
         if not self.first:
             dx = arena.take(x.shape, dy.dtype)

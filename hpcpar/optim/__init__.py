@@ -1,7 +1,7 @@
 """Optimizers, elementwise on the weights; learning-rate schedules; the norm of the gradient."""
 
 from hpcpar.optim.config import OptimConfig
-from hpcpar.optim.norm import clip_scale, global_norm, square_sums
+from hpcpar.optim.norm import block_count, clip_scale, global_norm, norm_of, square_sums
 from hpcpar.optim.optimizers import SGD, AdamW, Momentum, Optimizer, make_optimizer
 from hpcpar.optim.schedule import learning_rate
 
@@ -11,9 +11,11 @@ __all__ = [
     "Momentum",
     "OptimConfig",
     "Optimizer",
+    "block_count",
     "clip_scale",
     "global_norm",
     "learning_rate",
     "make_optimizer",
+    "norm_of",
     "square_sums",
 ]

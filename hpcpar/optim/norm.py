@@ -5,36 +5,45 @@ are added with exact rounding (Shewchuk's algorithm, `math.fsum`), so that their
 computed them, cannot matter.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from math import fsum, isfinite, sqrt
 
 import numpy as np
 
 from hpcpar.device import Array, namespace
 
-__all__ = ["NORM_BLOCK", "clip_scale", "global_norm", "square_sums"]
+__all__ = ["NORM_BLOCK", "block_count", "clip_scale", "global_norm", "norm_of", "square_sums"]
 
 NORM_BLOCK = 4096
 BLOCKS_AT_A_TIME = 8  # on a CPU; the float64 copy stays in cache
 
 
-def square_sums(gradient: Array) -> list[float]:
-    """The sum of squares of each NORM_BLOCK elements (C order) of one parameter's gradient."""
+def square_sums(gradient: Array, blocks: range | None = None) -> list[float]:
+    """The sum of squares of each NORM_BLOCK elements (C order) of one parameter's gradient.
+
+    `blocks` chooses among the blocks by number; the last one may be shorter. None is all.
+    """
     xp = namespace(gradient)
     flat = gradient.reshape(-1)
-    whole = flat.size // NORM_BLOCK
+    blocks = range(block_count(flat.size)) if blocks is None else blocks
+    whole = min(blocks.stop, flat.size // NORM_BLOCK)
     step = BLOCKS_AT_A_TIME if xp is np else max(1, whole)
     sums: list[float] = []
-    for first in range(0, whole, step):
+    for first in range(blocks.start, whole, step):
         last = min(first + step, whole)
-        blocks = flat[first * NORM_BLOCK : last * NORM_BLOCK].reshape(-1, NORM_BLOCK)
-        squares = blocks.astype(np.float64)
-        xp.multiply(squares, squares, out=squares)
-        sums += squares.sum(axis=1).tolist()
-    rest = flat[whole * NORM_BLOCK :].astype(np.float64)
-    if rest.size:
+        exact = flat[first * NORM_BLOCK : last * NORM_BLOCK].astype(np.float64)
+        exact = exact.reshape(-1, NORM_BLOCK)
+        products = np.vecdot(exact, exact) if xp is np else (exact * exact).sum(axis=1)
+        sums += products.tolist()
+    if blocks and blocks.stop > whole:
+        rest = flat[whole * NORM_BLOCK :].astype(np.float64)
         sums.append(float((rest * rest).sum()))
     return sums
+
+
+def block_count(size: int) -> int:
+    """Blocks of a parameter with `size` elements."""
+    return -(-size // NORM_BLOCK)
 
 
 def global_norm(gradients: Mapping[str, Array], names: Iterable[str] | None = None) -> float:
@@ -43,7 +52,11 @@ def global_norm(gradients: Mapping[str, Array], names: Iterable[str] | None = No
     Infinity or NaN if there is one in the gradients.
     """
     chosen = gradients if names is None else names
-    sums = [s for name in chosen for s in square_sums(gradients[name])]
+    return norm_of([s for name in chosen for s in square_sums(gradients[name])])
+
+
+def norm_of(sums: Sequence[float]) -> float:
+    """The norm, from the sums of squares of all blocks in any order."""
     if not all(map(isfinite, sums)):
         return float(np.sum(sums))  # inf or nan; fsum would raise for inf - inf
     return sqrt(fsum(sums))

@@ -28,7 +28,7 @@ class Optimizer(ABC):
 
     `parameters` may be all of a model's or a rank's share of them; tied uses are skipped. `state`
     maps the name of each kind of state to arrays by parameter, `steps` counts the updates: both are
-    all there is to save.
+    all there is to save. `flat_state` has the same arrays in one piece a kind, of `size` elements.
     """
 
     kinds: tuple[str, ...] = ()  # of state, one array like the weights each
@@ -44,29 +44,51 @@ class Optimizer(ABC):
         self.parameters = [p for p in parameters if p.tied_to is None]
         self.xp = xp
         self.steps = 0
-        self.state: dict[str, dict[str, Array]] = {
-            kind: {p.name: xp.zeros(p.shape, dtype) for p in self.parameters} for kind in self.kinds
-        }
+        self.size = sum(p.size for p in self.parameters)
+        self.flat_state = {kind: xp.zeros(self.size, dtype) for kind in self.kinds}
+        self.state = {kind: self._views(flat) for kind, flat in self.flat_state.items()}
         longest = max((p.size for p in self.parameters), default=0)
         self._block = min(BLOCK, longest) if xp is np else longest
         self._scratch = xp.empty((2, self._block), dtype)
 
     def update(
-        self, params: Mapping[str, Array], grads: Mapping[str, Array], lr: float, scale: float = 1.0
+        self,
+        params: Mapping[str, Array],
+        grads: Mapping[str, Array],
+        lr: float,
+        scale: float = 1.0,
+        share: range | None = None,
     ) -> None:
-        """One step, in place, with the gradients multiplied by `scale` (they stay as they are)."""
+        """One step, in place, with the gradients multiplied by `scale` (they stay as they are).
+
+        `share` is the run of elements to update, counted through all parameters; None is all.
+        """
         self.steps += 1
+        share = range(self.size) if share is None else share
+        offset = 0
         for parameter in self.parameters:
+            first, last = max(share.start - offset, 0), min(share.stop - offset, parameter.size)
+            offset += parameter.size
+            if first >= last:
+                continue
             name = parameter.name
             decay = self.config.weight_decay if parameter.decay else 0.0
             arrays = [params[name], grads[name], *(self.state[kind][name] for kind in self.kinds)]
             weights, gradient, *state = (array.reshape(-1) for array in arrays)
-            for start in range(0, weights.size, self._block):
-                block = slice(start, start + self._block)
+            for start in range(first, last, self._block):
+                block = slice(start, min(start + self._block, last))
                 w, g, *s = (array[block] for array in (weights, gradient, *state))
                 scaled, spare = self._scratch[:, : w.size]
                 self.xp.multiply(g, scale, out=scaled)
                 self._update_block(w, scaled, spare, s, lr, decay)
+
+    def _views(self, flat: Array) -> dict[str, Array]:
+        """One buffer for all parameters (large ones lie on huge pages), cut up by name."""
+        views, start = {}, 0
+        for p in self.parameters:
+            views[p.name] = flat[start : start + p.size].reshape(p.shape)
+            start += p.size
+        return views
 
     @abstractmethod
     def _update_block(

@@ -2,5 +2,6 @@
 
 from hpcpar.parallel.data import BatchConfig, DataParallel
 from hpcpar.parallel.evaluate import evaluate
+from hpcpar.parallel.update import SharedUpdate
 
-__all__ = ["BatchConfig", "DataParallel", "evaluate"]
+__all__ = ["BatchConfig", "DataParallel", "SharedUpdate", "evaluate"]

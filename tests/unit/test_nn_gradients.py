@@ -107,14 +107,15 @@ def test_attention_against_the_plain_one(size, shifted, dtype):
     """With ordinary scores, and with some whose exponentials overflow unless they are shifted."""
     batch, length, heads, width = 2, 7, 2, 4
     qkv = random.standard_normal((batch, length, 3, heads, width)).astype(dtype)
+    bias = random.standard_normal(3 * heads * width).astype(dtype)
     qkv[0, :, :2] *= size  # the other sequence stays ordinary
     out = np.empty((batch, length, heads * width), dtype)
     scores = np.empty((batch, heads, length, length), dtype)
     inverse = np.empty((batch, heads, length, 1), dtype)
-    flat = qkv.reshape(batch, length, -1).copy()
+    flat = qkv.reshape(batch, length, -1) - bias  # to which it is added again
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        attention.forward(flat, heads, out, scores, inverse, Arena())
+        attention.forward(flat, bias, heads, out, scores, inverse, Arena())
     for b in range(batch):
         for h in range(heads):
             q, k, v = (qkv[b, :, i, h].astype(np.float64) for i in range(3))

@@ -21,26 +21,27 @@ SMALL, LARGE = 1e-20, 1e30  # sums of exponentials that are as good as those of 
 
 
 def forward(
-    qkv: Array, heads: int, out: Array, scores: Array, inverse: Array, arena: Arena
+    qkv: Array, b: Array, heads: int, out: Array, scores: Array, inverse: Array, arena: Arena
 ) -> None:
     """out (B, T, C) = softmax(q k^T / sqrt(C / heads), causal) v for each of the heads.
 
-    qkv (B, T, 3 C): q in it becomes q / sqrt(C / heads). For `backward`: `scores` (B, H, T, T)
+    qkv (B, T, 3 C): b (3 C,) is added to it, and q in it becomes q / sqrt(C / heads). For `backward`: `scores` (B, H, T, T)
     become exponentials, undefined above the tiles on the diagonal, and `inverse` (B, H, T, 1) one
     over the sums of their rows.
     """
     xp = namespace(qkv)
     q, k, v = _split(qkv, heads)
-    xp.multiply(q, 1 / sqrt(q.shape[-1]), out=q)
     o = _heads(out, heads)
-    for b in _sequences(qkv):
-        parts = q[b], k[b], v[b], o[b], scores[b], inverse[b]
+    for one in _sequences(qkv):
+        xp.add(qkv[one], b, out=qkv[one])
+        xp.multiply(q[one], 1 / sqrt(q.shape[-1]), out=q[one])
+        parts = q[one], k[one], v[one], o[one], scores[one], inverse[one]
         with np.errstate(over="ignore", invalid="ignore"):
             safe = xp is np and _exponentials(*parts, arena, shift=False)
         if not safe:
             _exponentials(*parts, arena, shift=True)
-        xp.reciprocal(inverse[b], out=inverse[b])
-        xp.multiply(o[b], inverse[b], out=o[b])
+        xp.reciprocal(inverse[one], out=inverse[one])
+        xp.multiply(o[one], inverse[one], out=o[one])
 
 
 def _exponentials(

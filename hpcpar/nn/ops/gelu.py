@@ -12,8 +12,8 @@ LINEAR = sqrt(2 / pi)
 CUBIC = 0.044715 * LINEAR
 
 
-def forward(x: Array, slope: Array, arena: Arena) -> None:
-    """x (N, C) becomes gelu(x), and `slope` (N, C) its derivative there.
+def forward(x: Array, b: Array, slope: Array, arena: Arena) -> None:
+    """x (N, C) becomes gelu(x + b), and `slope` (N, C) its derivative there; b is (C,).
 
     With s = (1 + tanh(z)) / 2, z = x (LINEAR + CUBIC x^2):  gelu = x s, and
     gelu' = s + x s (1 - s) 2 dz/dx. The derivative is cheap while the block is in cache; the way
@@ -25,6 +25,7 @@ def forward(x: Array, slope: Array, arena: Arena) -> None:
     for rows in blocks:
         y, d = x[rows], slope[rows]
         s, rest = scratch[:, : len(y)]
+        xp.add(y, b, out=y)  # here, while the block is in cache, not behind the product
         xp.multiply(y, y, out=d)
         xp.multiply(d, CUBIC, out=s)
         xp.add(s, LINEAR, out=s)
@@ -42,6 +43,13 @@ def forward(x: Array, slope: Array, arena: Arena) -> None:
     arena.give(scratch)
 
 
-def backward(dy: Array, slope: Array) -> None:
-    """dy (N, C) becomes dx."""
-    namespace(dy).multiply(dy, slope, out=dy)
+def backward(dy: Array, slope: Array, db: Array, arena: Arena) -> None:
+    """dy (N, C) becomes dx, and db (C,) the sum of its rows."""
+    xp = namespace(dy)
+    blocks = row_blocks(dy)
+    partial = arena.take((len(blocks), dy.shape[1]), dy.dtype)  # db of each block
+    for i, rows in enumerate(blocks):
+        xp.multiply(dy[rows], slope[rows], out=dy[rows])
+        dy[rows].sum(axis=0, out=partial[i])
+    partial.sum(axis=0, out=db)
+    arena.give(partial)
