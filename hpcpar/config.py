@@ -58,7 +58,7 @@ class Config:
         timeout: Seconds before a wait for other ranks counts as a hang.
     """
 
-    steps: int = 300
+    steps: int = 400
     seed: int = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: int = 0

@@ -21,9 +21,9 @@ class OptimConfig:
     """
 
     name: Literal["sgd", "momentum", "adamw"] = "adamw"
-    lr: float = 1e-3
+    lr: float = 3e-3
     betas: tuple[float, float] = (0.9, 0.95)
     weight_decay: float = 0.1
     clip: float = 1.0
-    warmup: int = 100
+    warmup: int = 50
     schedule: Literal["constant", "cosine"] = "cosine"

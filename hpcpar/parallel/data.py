@@ -27,8 +27,8 @@ class BatchConfig:
         leaves: Leaves of the gradient's sum: runs of consecutive micro-batches; at most size/micro.
     """
 
-    size: int = 64
-    micro: int = 4
+    size: int = 32
+    micro: int = 2
     leaves: int = 16
 
     def check(self) -> None:
