@@ -39,7 +39,7 @@ def together(comm: "Communicator") -> Iterator[None]:
     ...     text = open(path).read()         # no collective calls in here
 
     A `UserError` is raised on every rank with the message of the lowest rank that failed, which is
-    named unless all did. Any other exception goes on where it was raised, and the other ranks raise
+    named unless it is rank 0. Any other exception goes on where it was raised, and the other ranks raise
     RuntimeError with its text. A `HangError` is not shared: the ranks are out of step already.
     Collective.
     """
@@ -60,6 +60,6 @@ def together(comm: "Communicator") -> Iterator[None]:
         raise failure
     if failed:
         kind, _, text = (errors[failed[0]] or "").partition(":")
-        if len(failed) < comm.size:
+        if failed[0] > 0:  # rank 0 speaks for all, also where it alone does something
             text = f"rank {failed[0]}: {text}"
         raise (UserError if kind == "user" else RuntimeError)(text) from failure

@@ -49,7 +49,7 @@ def refuse(mpirun, place, *arguments, env=None, ranks=RANKS):
         (["@typo.toml"], ["optim.learning", "typo.toml"]),
         (["@broken.toml"], ["broken.toml", "not TOML"]),
         (["@absent.toml"], ["absent.toml", "No such file"]),
-        (["--steps", "many"], ["--steps", "int", "many"]),
+        (["--steps", "many"], ["--steps", "a whole number", "many"]),
         (["--optim.name", "adam"], ["--optim.name", "adamw", "adam"]),
         (["--steps", "0"], ["--steps", "at least 1"]),
         (["--run.resume", "maybe"], ["--run.resume", "maybe"]),

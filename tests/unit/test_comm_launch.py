@@ -6,9 +6,12 @@ from hpcpar.comm.launch import refuse_single_worlds
 from hpcpar.errors import UserError
 
 
-def test_srun_without_pmi():
+@pytest.mark.parametrize(
+    "setting", ["PATH", "OMPI_MCA_btl", "OMPI_ALLOW_RUN_AS_ROOT", "PMIX_MCA_psec"]
+)
+def test_srun_without_pmi(setting):
     with pytest.raises(UserError, match="srun started 8 processes"):
-        refuse_single_worlds({"SLURM_STEP_NUM_TASKS": "8", "PATH": "/bin"}, 1)
+        refuse_single_worlds({"SLURM_STEP_NUM_TASKS": "8", setting: "1"}, 1)
 
 
 @pytest.mark.parametrize(
