@@ -56,7 +56,7 @@ def train(config: Config, comm: Communicator) -> None:
 
     with Report(folder, start, config, dataset, model, comm) as report:
         for step in range(start + 1, config.steps + 1):
-            # The gradient, added up in one fixed order; then every rank updates a part of the weights.
+            # The gradient, added in one fixed order; then every rank updates a part of the weights.
             loss = parallel.loss_and_gradients(sampler.indices(step - 1))
             if not np.isfinite(loss):
                 raise UserError(

@@ -47,7 +47,7 @@ class SharedUpdate:
         self._mine = split(sum(self._blocks.values()), comm.size)[comm.rank]
 
     def norm(self) -> float:
-        """The 2-norm of the gradient, exactly the same number on any number of ranks. Collective."""
+        """The 2-norm of the gradient, the same number on any number of ranks. Collective."""
         sums: list[float] = []
         offset = 0
         for name, count in self._blocks.items():

@@ -25,9 +25,9 @@ def forward(
 ) -> None:
     """out (B, T, C) = softmax(q k^T / sqrt(C / heads), causal) v for each of the heads.
 
-    qkv (B, T, 3 C): b (3 C,) is added to it, and q in it becomes q / sqrt(C / heads). For `backward`: `scores` (B, H, T, T)
-    become exponentials, undefined above the tiles on the diagonal, and `inverse` (B, H, T, 1) one
-    over the sums of their rows.
+    qkv (B, T, 3 C): b (3 C,) is added to it, and q in it becomes q / sqrt(C / heads). For
+    `backward`: `scores` (B, H, T, T) become exponentials, undefined above the tiles on the
+    diagonal, and `inverse` (B, H, T, 1) one over the sums of their rows.
     """
     xp = namespace(qkv)
     q, k, v = _split(qkv, heads)
