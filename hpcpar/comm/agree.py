@@ -40,7 +40,7 @@ def together(comm: "Communicator") -> Iterator[None]:
 
     A `UserError` is raised on every rank with the message of the lowest rank that failed, which is
     named unless it is rank 0. Any other exception goes on where it was raised, and the other ranks
-    raise RuntimeError with its text. A `HangError` is not shared: the ranks are out of step already.
+    raise RuntimeError with its text. A `HangError` is not shared: the ranks are out of step then.
     Collective.
     """
     failure: Exception | None = None
