@@ -12,7 +12,6 @@ safetensors format, which holds data only and cannot run code when it is read.
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -25,6 +24,7 @@ from safetensors.numpy import load_file, save_file
 
 from hpcpar.device import Array, namespace, to_host
 from hpcpar.errors import UserError
+from hpcpar.files import flush
 from hpcpar.optim import Optimizer
 
 __all__ = [
@@ -96,10 +96,10 @@ def save(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
         manifest["checksum"] = _checksum(manifest)
         (partial / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
         for name in (MODEL, OPTIMIZER, MANIFEST, "."):
-            _flush(partial / name)
+            flush(partial / name)
         shutil.rmtree(place, ignore_errors=True)  # the same step again, after a resume
         partial.rename(place)
-        _flush(folder)
+        flush(folder)
         for old in list_checkpoints(folder)[:-keep]:
             shutil.rmtree(old)
     except OSError as error:
@@ -187,14 +187,6 @@ def _describe(path: Path) -> Mapping[str, Any]:
             "bytes": path.stat().st_size,
             "sha256": hashlib.file_digest(file, "sha256").hexdigest(),
         }
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def capture(

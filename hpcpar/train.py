@@ -56,13 +56,12 @@ def train(config: Config, comm: Communicator) -> None:
 
     with Report(folder, start, config, dataset, model, comm) as report:
         for step in range(start + 1, config.steps + 1):
+            report.begin_step()
             # The gradient, added in one fixed order; then every rank updates a part of the weights.
             loss = parallel.loss_and_gradients(sampler.indices(step - 1))
-            if not np.isfinite(loss):
-                raise UserError(
-                    f"the loss is {loss} at step {step}: lower --optim.lr or --optim.clip"
-                )
             norm = update.norm()
+            if not np.isfinite([loss, norm]).all():
+                raise UserError(f"loss {loss}, gradient norm {norm} at step {step}: lower --optim.lr")
             rate = learning_rate(config.optim, step - 1, config.steps)
             update.step(rate, clip_scale(norm, config.optim.clip))
             report.step(step, loss, norm, rate)
@@ -71,6 +70,7 @@ def train(config: Config, comm: Communicator) -> None:
                 report.evaluation(
                     evaluate(model, params, dataset.validation, looks, config.batch.micro, comm)
                 )
+            report.log()
             if due(step, config.checkpoint.every, config.steps):
                 update.gather_state()
                 with together(comm):
@@ -79,7 +79,6 @@ def train(config: Config, comm: Communicator) -> None:
                             step, tensors, optimizer, sampler.state(step), numerics
                         )
                         checkpoint.save(folder.checkpoints, state, config.checkpoint.keep)
-            report.end_step()
 
     # Every rank holds the whole model, so every rank can prove that it holds the same one.
     sha256 = weights_sha256(tensors)

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from hpcpar.errors import UserError
+from hpcpar.files import flush
 
 __all__ = ["Cache", "Entry", "Recipe"]
 
@@ -101,9 +102,9 @@ class Cache:
             meta["files"] = {path.name: path.stat().st_size for path in partial.iterdir()}
             (partial / META).write_text(json.dumps(meta, indent=1) + "\n")
             for path in (*partial.iterdir(), partial):
-                _flush(path)
+                flush(path)
             self._put(partial, recipe.name)
-            _flush(self.root)
+            flush(self.root)
         except OSError as error:
             raise UserError(
                 f"the cache {self.root} cannot be written: {error.strerror or error}; "
@@ -127,11 +128,3 @@ class Cache:
             with contextlib.suppress(OSError):  # another process removes it too
                 if OURS.fullmatch(path.name) and time.time() - path.stat().st_mtime > UNUSED:
                     shutil.rmtree(path)
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

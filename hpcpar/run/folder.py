@@ -9,15 +9,15 @@ summary.json    written at the end; a run that has one is complete
 
 import dataclasses
 import json
-import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hpcpar.errors import UserError
+from hpcpar.files import write_whole
 
-__all__ = ["RunConfig", "RunFolder", "read_config", "write_whole"]
+__all__ = ["RunConfig", "RunFolder", "read_config"]
 
 
 @dataclass
@@ -117,13 +117,3 @@ def read_config(path: Path) -> dict[str, Any]:
         raise UserError(f"{path} is not the folder of a run: it has no config.toml") from None
     except (OSError, ValueError) as error:
         raise UserError(f"{path / 'config.toml'} cannot be read: {error}") from None
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Replace a file by `text`, so that a crash leaves the old one or the new one."""
-    partial = path.with_name(f".{path.name}.partial")
-    with partial.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)

@@ -42,7 +42,7 @@ class Report:
         self._per_step = config.batch.size * dataset.train.targets_per_sample
         self._row: dict[str, Any] = {}
         self._progress = Progress(start, config.steps, self._unit) if folder else None
-        self._began = self._last = time.monotonic()
+        self._began = 0.0
         weights = sum(p.size for p in model.parameters if p.tied_to is None)
         self.say(
             f"{comm.size} rank{'s' * (comm.size > 1)} on {comm.nodes} node{'s' * (comm.nodes > 1)} "
@@ -55,7 +55,6 @@ class Report:
     def __enter__(self) -> "Report":
         if self._progress:
             self._progress.__enter__()
-        self._began = self._last = time.monotonic()
         return self
 
     def __exit__(self, *error: Any) -> None:
@@ -67,10 +66,13 @@ class Report:
         if self._progress:
             self._progress.say(text)
 
+    def begin_step(self) -> None:
+        """The clock of a step starts."""
+        self._began = time.monotonic()
+
     def step(self, step: int, loss: float, norm: float, rate: float) -> None:
         """A step is done: its loss, the gradient's norm before clipping, the learning rate."""
-        now = time.monotonic()
-        seconds, self._last = now - self._last, now
+        seconds = time.monotonic() - self._began
         speed = self._per_step / seconds
         self._row = {
             "step": step,
@@ -88,11 +90,10 @@ class Report:
         self._row["validation_loss"] = loss
         self.say(f"step {self._row['step']}: validation loss {self.describe(loss)}")
 
-    def end_step(self) -> None:
-        """Write the step's line; what was done since `step` is no part of the next one's time."""
+    def log(self) -> None:
+        """Write the step's line into metrics.jsonl."""
         if self._folder:
             self._folder.log(self._row)
-        self._last = time.monotonic()
 
     def describe(self, loss: float) -> str:
         """A loss as text, in nats and for bytes also in bits per byte."""
@@ -110,9 +111,9 @@ class Report:
         steady = [row["seconds"] for row in rows if row["step"] > self._start + 1]
         speed = len(steady) * self._per_step / sum(steady) if steady else 0.0
         summary: dict[str, Any] = {"steps": self._config.steps}
-        summary |= {key: last[key] for key in ("loss", "validation_loss")}
+        summary |= {key: last.get(key, math.nan) for key in ("loss", "validation_loss")}
         if self._dataset.kind == "bytes":
-            summary["bits_per_byte"] = last["validation_loss"] / math.log(2)
+            summary["bits_per_byte"] = summary["validation_loss"] / math.log(2)
         baseline = self._baseline()
         if baseline:
             summary["bigram_loss"] = baseline
@@ -124,7 +125,7 @@ class Report:
             | {f"{self._unit}_per_second": speed, "weights_sha256": sha256}
             | {"layout": self._layout, "fingerprint": numerics, "data_sha256": self._dataset.digest}
         )
-        print(f"validation loss {self.describe(last['validation_loss'])}", end="")
+        print(f"validation loss {self.describe(summary['validation_loss'])}", end="")
         print(f"; a bigram model's is {self.describe(baseline)}" if baseline else "")
         print(f"{speed:,.0f} {self._unit}/s; everything is in {self._folder.path}")
         print(f"weights sha256 {sha256}", flush=True)

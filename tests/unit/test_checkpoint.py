@@ -80,7 +80,7 @@ def test_all_damaged_is_an_error(tmp_path):
         load_latest(tmp_path, warn=lambda text: None)
 
 
-@pytest.mark.parametrize("call", ["save_file", "_flush", "_describe"])
+@pytest.mark.parametrize("call", ["save_file", "flush", "_describe"])
 def test_an_interrupted_write_leaves_the_old_one(tmp_path, monkeypatch, call):
     save(tmp_path, state(1), keep=2)
 
