@@ -61,7 +61,7 @@ def train(config: Config, comm: Communicator) -> None:
             loss = parallel.loss_and_gradients(sampler.indices(step - 1))
             norm = update.norm()
             if not np.isfinite([loss, norm]).all():
-                raise UserError(f"loss {loss}, gradient norm {norm} at step {step}: lower --optim.lr")
+                raise UserError(f"step {step}: loss {loss}, gradient norm {norm}; lower --optim.lr")
             rate = learning_rate(config.optim, step - 1, config.steps)
             update.step(rate, clip_scale(norm, config.optim.clip))
             report.step(step, loss, norm, rate)
