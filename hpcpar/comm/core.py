@@ -1,10 +1,12 @@
 """What a communicator is, before it has any operations."""
 
+import contextlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
+import numpy as np
 from mpi4py import MPI
 
 from hpcpar.comm.arguments import UFUNCS, operand
@@ -16,7 +18,8 @@ from hpcpar.comm.request import Call, Engine, Request, Work
 from hpcpar.comm.transports.mpi import HostTransport
 from hpcpar.comm.transports.staged import StagedTransport
 from hpcpar.device import Array, Device
-from hpcpar.errors import UserError
+from hpcpar.errors import HangError, UserError
+from hpcpar.schedule.collectives import barrier
 from hpcpar.schedule.steps import Step
 
 __all__ = ["Core"]
@@ -149,14 +152,18 @@ class Core:
     def close(self) -> None:
         """Wait for what is under way, and free the communicator. Collective; a second time is well.
 
-        After a hang nothing is waited for, nor freed: the other ranks may not come.
+        After a hang, here or on another rank, nothing is freed: a message that nobody took may be
+        left, and MPI could give it to the next communicator, which may get the same number.
         """
         if self._closed:
             return
         if self._engine.broken is None:
             for request in self._requests:
                 request.wait()
-            self._free()
+            tokens = np.zeros(self.size.bit_length() + 1, np.uint8)
+            with contextlib.suppress(HangError, ValueError):  # ValueError: they are elsewhere
+                self.run(barrier(self.rank, self.size), {"x": tokens}, name="close")
+                self._free()
         self._closed = True
 
     def _free(self) -> None:
