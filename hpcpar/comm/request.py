@@ -118,6 +118,9 @@ class Request:
         self.done = True
 
 
+_FAILED: list[Request] = []  # MPI may write into their arrays until the process ends
+
+
 class Engine:
     """The requests under way of a communicator and of all that were split from it."""
 
@@ -125,7 +128,6 @@ class Engine:
         self.timeout, self.crowded = timeout, crowded
         self.broken: str | None = None  # what made this communicator unusable
         self._active: list[Request] = []
-        self._kept: list[Request] = []  # failed; MPI may still write into their arrays
 
     def enter(self, request: Request) -> None:
         """Start a request: it goes as far as it can at once."""
@@ -136,8 +138,8 @@ class Engine:
             self._active.append(request)
 
     def keep(self, request: Request) -> None:
-        """Never let go of a failed request's arrays."""
-        self._kept.append(request)
+        """Never let go of a failed request's arrays, not even when the communicator is gone."""
+        _FAILED.append(request)
 
     def advance(self) -> None:
         """Move every request on."""
