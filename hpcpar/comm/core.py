@@ -160,11 +160,16 @@ class Core:
         if self._engine.broken is None:
             for request in self._requests:
                 request.wait()
-            tokens = np.zeros(self.size.bit_length() + 1, np.uint8)
-            with contextlib.suppress(HangError, ValueError):  # ValueError: they are elsewhere
-                self.run(barrier(self.rank, self.size), {"x": tokens}, name="close")
+            with contextlib.suppress(HangError):
+                self._start("close", self._meet, "message", self._tags).wait()
                 self._free()
         self._closed = True
+
+    def _meet(self, call: Call) -> Work:
+        """A barrier apart from the collectives: where one of them hangs, its messages are left."""
+        tokens = {"x": np.zeros(self.size.bit_length() + 1, np.uint8)}
+        steps = barrier(self.rank, self.size)
+        yield from self._perform(call, steps, tokens, channel=self._message)
 
     def _free(self) -> None:
         self._collective.Free()
