@@ -64,6 +64,7 @@ class Checkpoint:
     optimizer: dict[str, dict[str, np.ndarray]]  # state name -> parameter name -> values
     sampler: tuple[int, int]  # epoch, position in it
     fingerprint: dict[str, str] = field(default_factory=dict)
+    data: str = ""  # sha256 of what it was trained on
     source: Path | None = None  # the folder it was read from
 
 
@@ -91,6 +92,7 @@ def save(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
             "step": checkpoint.step,
             "sampler": list(checkpoint.sampler),
             "fingerprint": checkpoint.fingerprint,
+            "data": checkpoint.data,
             "files": {name: _describe(partial / name) for name in (MODEL, OPTIMIZER)},
         }
         manifest["checksum"] = _checksum(manifest)
@@ -102,9 +104,10 @@ def save(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
         flush(folder)
         for old in list_checkpoints(folder)[:-keep]:
             shutil.rmtree(old)
-    except OSError as error:
-        shutil.rmtree(partial, ignore_errors=True)
+    except (OSError, SafetensorError) as error:
         raise UserError(f"checkpoint {place} cannot be written: {error}") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
     return place
 
 
@@ -137,6 +140,7 @@ def load(place: Path) -> Checkpoint:
         optimizer=optimizer,
         sampler=(epoch, position),
         fingerprint=manifest["fingerprint"],
+        data=manifest["data"],
         source=place,
     )
 
@@ -167,6 +171,7 @@ def _read_manifest(path: Path) -> dict[str, Any]:
             and all(isinstance(n, int) for n in manifest["sampler"])
             and len(manifest["sampler"]) == 2
             and isinstance(manifest["fingerprint"], dict)
+            and isinstance(manifest["data"], str)
             and set(manifest["files"]) == {MODEL, OPTIMIZER}
             and manifest.pop("checksum") == _checksum(manifest)
         )
@@ -195,8 +200,17 @@ def capture(
     optimizer: Optimizer,
     sampler: tuple[int, int],
     fingerprint: Mapping[str, str],
+    data: str,
 ) -> Checkpoint:
-    """The state of a run as arrays on the host (copies only where they are on a GPU)."""
+    """The state of a run as arrays on the host (copies only where they are on a GPU).
+
+    Raises `UserError` for weights that are no numbers: nobody could go on with them.
+    """
+    for name, array in params.items():
+        if not namespace(array).isfinite(array).all():
+            raise UserError(
+                f"after step {step} {name} holds values that are no numbers: lower --optim.lr"
+            )
     return Checkpoint(
         step=step,
         model={name: to_host(array) for name, array in params.items()},
@@ -206,6 +220,7 @@ def capture(
         },
         sampler=sampler,
         fingerprint=dict(fingerprint),
+        data=data,
     )
 
 

@@ -10,6 +10,7 @@ import ast
 import dataclasses
 import difflib
 import json
+import math
 import sys
 import tomllib
 import typing
@@ -83,11 +84,13 @@ def parse(arguments: Sequence[str]) -> Config:
     files, flags = _split(arguments)
     config = _parse(files, flags)
     saved = Path(config.run.dir) / "config.toml"
-    if config.run.resume and saved.is_file():
+    if config.run.dir and config.run.resume and saved.is_file():
         config = _resume(saved, files, flags)
+    _check(config)
     config.threads = rank_threads(config.threads)
     config.model = complete_model(config.model)
     _check(config)
+    config.batch.check()
     return config
 
 
@@ -123,6 +126,11 @@ def _resume(saved: Path, files: Sequence[Path], flags: Sequence[str]) -> Config:
     return config
 
 
+def _absolute(path: str) -> str:
+    """A path that means the same when resumed elsewhere; "" and sklearn:NAME are none."""
+    return str(Path(path).absolute()) if path and not path.startswith("sklearn:") else path
+
+
 def _changes(one: Config, other: Config) -> list[tuple[str, Any, Any]]:
     first, second = _flatten(dataclasses.asdict(one)), _flatten(dataclasses.asdict(other))
     return [(key, first[key], second[key]) for key in first if first[key] != second[key]]
@@ -156,7 +164,10 @@ def _parse(files: Sequence[Path], flags: Sequence[str]) -> Config:
         parsed = parser.parse_args(_join_lists(flags, known), namespace=settings)
     except ArgumentError as error:
         raise UserError(_one_sentence(str(error))) from None
-    return _build(Config, parsed.as_dict())
+    config = _build(Config, parsed.as_dict())
+    config.data.paths = [_absolute(path) for path in config.data.paths]
+    config.model.init_from = _absolute(config.model.init_from)
+    return config
 
 
 def _split(arguments: Sequence[str]) -> tuple[list[Path], list[str]]:
@@ -187,7 +198,7 @@ def _refuse_unknown(names: typing.Iterable[str], known: dict[str, Any], where: s
 def _join_lists(flags: Sequence[str], known: dict[str, Any]) -> list[str]:
     """`--data.paths a b` and `--optim.betas 0.9,0.95` as the JSON list that the parser takes."""
     joined: list[str] = []
-    rest = list(flags)
+    rest = [word for flag in flags for word in _words(flag)]
     while rest:
         joined.append(flag := rest.pop(0))
         default = known.get(flag[2:])
@@ -205,6 +216,12 @@ def _join_lists(flags: Sequence[str], known: dict[str, Any]) -> list[str]:
     return joined
 
 
+def _words(flag: str) -> list[str]:
+    """--key=value as two words."""
+    key, equals, value = flag.partition("=")
+    return [key, value] if equals and flag.startswith("--") else [flag]
+
+
 def _one_sentence(message: str) -> str:
     """jsonargparse's message in the words of this package: the key, what it takes, what it got."""
     lines = [line.strip() for line in message.splitlines() if line.strip()]
@@ -220,18 +237,31 @@ def _one_sentence(message: str) -> str:
     return f"--{key} takes {_TYPES.get(expected, expected)}, not {got}"
 
 
+# Smallest and largest value of what the types allow and no run can do.
+_RANGES: dict[str, tuple[float, float]] = {
+    "steps": (1, math.inf), "threads": (0, 4096), "data.validation": (0, 1),
+    "batch.size": (1, 1 << 31), "batch.micro": (1, 1 << 31), "batch.leaves": (1, math.inf),
+    "model.layers": (1, 10_000), "model.heads": (1, math.inf), "model.width": (1, 1 << 20),
+    "model.context": (1, 1 << 24), "model.vocabulary": (0, 1 << 24),
+    "optim.weight_decay": (0, math.inf), "optim.clip": (0, math.inf), "optim.warmup": (0, math.inf),
+    "checkpoint.every": (0, math.inf), "checkpoint.keep": (1, math.inf),
+    "run.evaluate_every": (0, math.inf), "run.evaluate_samples": (0, math.inf),
+}  # fmt: skip
+
+
 def _check(config: Config) -> None:
-    """Refuse what the types allow and no run can do."""
-    least = {"steps": 1, "threads": 0, "batch.size": 1, "batch.micro": 1, "batch.leaves": 1,
-             "model.layers": 1, "model.heads": 1, "model.width": 1, "model.context": 1,
-             "checkpoint.every": 0, "checkpoint.keep": 1, "optim.warmup": 0}  # fmt: skip
+    """Refuse numbers out of range."""
     values = _flatten(dataclasses.asdict(config))
-    for key, bound in least.items():
-        if values[key] < bound:
-            raise UserError(f"--{key} is {values[key]}; it must be at least {bound}")
+    for key, (least, most) in _RANGES.items():
+        if not least <= values[key] <= most:
+            limit = f"at least {least:g}" if values[key] < least else f"at most {most:g}"
+            raise UserError(f"--{key} is {values[key]}; it must be {limit}")
     for key in ("timeout", "optim.lr"):
-        if not values[key] > 0:
-            raise UserError(f"--{key} is {values[key]}; it must be above 0")
+        if not 0 < values[key] < math.inf:
+            raise UserError(f"--{key} is {values[key]}; it must be a number above 0")
+    for beta in config.optim.betas:
+        if not 0 <= beta < 1:
+            raise UserError(f"--optim.betas holds {beta}; each must be at least 0 and below 1")
 
 
 def _flatten(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:

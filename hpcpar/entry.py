@@ -41,7 +41,8 @@ def run_ranks(main: Callable[["Communicator"], None]) -> NoReturn:
     except HangError as error:
         _end(comm, f"hpcpar: {error}", EXIT_HANG)
     except Exception:
-        _end(comm, traceback.format_exc(), 1)
+        where = f"rank {comm.rank}: " if comm is not None else ""
+        _end(comm, where + traceback.format_exc(), 1)
     sys.exit(0)
 
 
@@ -52,8 +53,7 @@ def note(text: str, comm: "Communicator | None" = None) -> None:
 
 
 def _end(comm: "Communicator | None", message: str, status: int) -> NoReturn:
-    where = f"rank {comm.rank}: " if comm is not None and comm.size > 1 else ""
-    print(where + message, file=sys.stderr, flush=True)
+    print(message, file=sys.stderr, flush=True)
     if comm is not None and comm.size > 1:
         comm.mpi.Abort(status)
     sys.exit(status)

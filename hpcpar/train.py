@@ -50,8 +50,10 @@ def train(config: Config, comm: Communicator) -> None:
         parallel = DataParallel(model, flat, params, dataset.train, config.batch, comm,
                                 config.reproducible)  # fmt: skip
         update = SharedUpdate(optimizer, weights, params, parallel.gradients, comm)
+    if parallel.idle_ranks:
+        note(f"{parallel.idle_ranks} ranks have no leaf of the batch to compute", comm)
     tensors = {name: params[name] for name in flat.names}  # a tied one has two names in params
-    folder, start = begin(config, comm, tensors, optimizer, numerics)
+    folder, start = begin(config, comm, tensors, optimizer, numerics, dataset.digest)
     looks = dataset.validation.spread(config.run.evaluate_samples)
 
     with Report(folder, start, config, dataset, model, comm) as report:
@@ -76,7 +78,7 @@ def train(config: Config, comm: Communicator) -> None:
                 with together(comm):
                     if folder:
                         state = checkpoint.capture(
-                            step, tensors, optimizer, sampler.state(step), numerics
+                            step, tensors, optimizer, sampler.state(step), numerics, dataset.digest
                         )
                         checkpoint.save(folder.checkpoints, state, config.checkpoint.keep)
 
@@ -93,6 +95,7 @@ def begin(
     tensors: dict[str, Array],
     optimizer: Optimizer,
     numerics: dict[str, str],
+    data: str,
 ) -> tuple[RunFolder | None, int]:
     """The run's folder (on rank 0), and the step after which it begins.
 
@@ -103,10 +106,20 @@ def begin(
         if comm.rank == 0:
             folder = RunFolder.claim(config.run)
             if config.run.resume and (saved := checkpoint.load_latest(folder.checkpoints, note)):
+                if saved.data != data:
+                    raise UserError(
+                        f"the data of the run in {folder.path} has changed since its start"
+                    )
+                if saved.step > config.steps:
+                    raise UserError(
+                        f"the run in {folder.path} has {saved.step} steps: raise --steps"
+                    )
                 checkpoint.restore(saved, tensors, optimizer)
                 start[0] = saved.step
                 for difference in differences(saved.fingerprint, numerics):
                     note(f"the bits may differ from an undisturbed run's: {difference}")
+            if config.run.resume and not start[0]:
+                note(f"there is nothing to resume in {folder.path}: starting at step 0")
             folder.start(config, int(start[0]))
     if comm.bcast(start)[0] > 0:
         for group in (tensors, *(group for _, group in sorted(optimizer.state.items()))):

@@ -47,13 +47,26 @@ class Core:
         if not timeout > 0:
             raise ValueError(f"timeout is {timeout!r}; it must be a number of seconds above 0")
         self._place = find_place(mpi_comm)
-        self.device = Device.resolve(device, self._place.local_rank)
-        if backend == "staged" and self.device.kind == "cpu":
-            raise UserError("backend staged is for GPUs, and this rank computes on the CPU")
+        self.device = self._find_device(mpi_comm, device, backend)
         self._backend, self.timeout = backend, timeout
         self._host = HostTransport()
         self._staged: StagedTransport | None = None  # made when the first GPU array comes
         self._open(mpi_comm, Engine(timeout, self._place.crowded), owned=False)
+
+    def _find_device(self, mpi_comm: MPI.Comm, wish: str, backend: str) -> Device:
+        """This rank's device. If a rank has none, all raise, for they would wait for it next."""
+        found, problem = Device(), ""
+        try:
+            found = Device.resolve(wish, self._place.local_rank)
+            if backend == "staged" and found.kind == "cpu":
+                problem = "backend staged is for GPUs, and this rank computes on the CPU"
+        except UserError as error:
+            problem = str(error)
+        problems = mpi_comm.allgather(problem)
+        for rank, text in enumerate(problems):
+            if text:
+                raise UserError(text if all(problems) else f"rank {rank}: {text}")
+        return found
 
     def _open(self, mpi_comm: MPI.Comm, engine: Engine, owned: bool) -> None:
         self.mpi, self._owned, self._engine = mpi_comm, owned, engine

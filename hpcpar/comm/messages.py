@@ -70,8 +70,8 @@ class Messages(Core):
         returned: object = None,
     ) -> Request:
         """Messages are schedules over bytes: what is sent and received may differ in dtype."""
-        if not isinstance(tag, int | np.integer) or not 0 <= tag <= self._tags:
-            raise ValueError(f"{name}: tag is {tag!r}; it must be from 0 to {self._tags}")
+        if not isinstance(tag, int | np.integer) or not 0 <= tag < self._tags:
+            raise ValueError(f"{name}: tag is {tag!r}; it must be from 0 to {self._tags - 1}")
         flats = {key: array.reshape(-1).view("uint8") for key, array in arrays.items()}
 
         def work(call: Call) -> Work:

@@ -35,14 +35,16 @@ def read_sizes(folder: str | Path) -> dict[str, int]:
         raise UserError(f"{path} cannot be read: {error.strerror}") from None
     except ValueError as error:
         raise UserError(f"{path} is not JSON: {error}") from None
+    if not isinstance(config, dict):
+        raise UserError(f"{path} is not the configuration of a model")
     for key, value in _FIXED.items():
         found = config.get(key, value)
         inner = key == "n_inner" and found == 4 * config.get("n_embd", 0)
         if found != value and not inner:
             raise UserError(f"{path}: {key} is {found!r}; this package's GPT has {value!r}")
-    missing = [key for key in _SIZES.values() if not isinstance(config.get(key), int)]
-    if missing:
-        raise UserError(f"{path}: {missing[0]} is missing or no whole number")
+    for key in _SIZES.values():
+        if type(config.get(key)) is not int or config[key] < 1:
+            raise UserError(f"{path}: {key} is missing or no whole number above 0")
     return {ours: config[theirs] for ours, theirs in _SIZES.items()}
 
 
@@ -86,6 +88,7 @@ def write_model(
     folder: str | Path, weights: Mapping[str, np.ndarray], sizes: Mapping[str, int]
 ) -> None:
     """Write the folder that `GPT2LMHeadModel.from_pretrained` loads."""
+    from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
     config: dict[str, Any] = {"architectures": ["GPT2LMHeadModel"], **_FIXED}
@@ -98,5 +101,5 @@ def write_model(
         target.mkdir(parents=True, exist_ok=True)
         save_file(dict(weights), target / "model.safetensors", metadata={"format": "pt"})
         (target / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-    except OSError as error:
-        raise UserError(f"{target} cannot be written: {error.strerror}") from None
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{target} cannot be written: {error}") from None

@@ -55,6 +55,8 @@ class RunFolder:
             used = path.exists() and (not path.is_dir() or any(path.iterdir()))
         except OSError as error:
             raise UserError(f"run folder {path} cannot be read: {error.strerror}") from None
+        if used and config.resume and not (path / "config.toml").is_file():
+            raise UserError(f"run folder {path} holds no config.toml: it is no run to be resumed")
         if used and not config.resume:
             raise UserError(
                 f"run folder {path} is already used: name another with --run.dir, "
@@ -73,7 +75,7 @@ class RunFolder:
             import tomli_w
 
             table = dataclasses.asdict(config)
-            table["run"]["resume"] = False  # the file runs the same again, from the start
+            table["run"] |= {"dir": "", "resume": False}  # it runs the same again, in a new folder
             write_whole(self.path / "config.toml", tomli_w.dumps(table))
             kept = [row for row in self.metrics() if row["step"] <= step]
             write_whole(metrics, "".join(json.dumps(row) + "\n" for row in kept))
@@ -90,15 +92,18 @@ class RunFolder:
     def metrics(self) -> list[dict[str, Any]]:
         """All whole lines of metrics.jsonl; one that a crash cut off is left out."""
         try:
-            lines = (self.path / "metrics.jsonl").read_text().splitlines()
+            lines = (self.path / "metrics.jsonl").read_text(errors="replace").splitlines()
         except FileNotFoundError:
             return []
         rows = []
         for line in lines:
             try:
-                rows.append(json.loads(line))
-            except json.JSONDecodeError:
+                row = json.loads(line)
+            except ValueError:
                 break
+            if not isinstance(row, dict) or not isinstance(row.get("step"), int):
+                break
+            rows.append(row)
         return rows
 
     def finish(self, summary: dict[str, Any]) -> None:

@@ -186,3 +186,18 @@ def test_together_other_errors_keep_their_place(comm):
     words = "by zero" if comm.rank == 1 else "rank 1: ZeroDivisionError: .*by zero"
     with pytest.raises(kind, match=words), together(comm):
         assert comm.rank != 1 or 1 / 0
+
+
+@pytest.mark.mpi(min_size=2)
+def test_a_device_that_one_rank_lacks(comm, monkeypatch):
+    """All ranks say so at once: the others would wait for the one that gave up."""
+    last = comm.size - 1
+
+    def resolve(wish, local_rank):
+        if comm.rank == last:
+            raise UserError("this node has no GPU")
+        return comm.device
+
+    monkeypatch.setattr("hpcpar.comm.core.Device.resolve", resolve)
+    with pytest.raises(UserError, match=f"rank {last}: this node has no GPU"):
+        Communicator(comm.mpi)

@@ -127,6 +127,36 @@ def test_a_resume_that_would_be_another_run(mpirun, finished, arguments):
     assert before == {path: path.stat().st_mtime_ns for path in run.rglob("*")}
 
 
+def test_a_resume_on_other_data(mpirun, finished, tmp_path):
+    config = write_config(tmp_path, "gpt")
+    run = tmp_path / "run"
+    train(mpirun, 1, config, "--steps", 2, "--run.dir", run)
+    text = tmp_path / "text.txt"
+    text.write_bytes(text.read_bytes().swapcase())
+    message = refuse(mpirun, tmp_path, "--run.dir", run, "--run.resume", "true", "--steps", "4")
+    assert "data" in message and "changed" in message
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [(["--steps", "1"], ["2 steps", "--steps"]), (["--run.dir", "@used"], ["config.toml"])],
+    ids=["fewer steps", "no run"],
+)
+def test_a_resume_of_nothing_that_fits(mpirun, finished, place, arguments, words):
+    if "--run.dir" not in arguments:
+        arguments = ["--run.dir", str(finished / "run"), *arguments]
+    message = refuse(mpirun, place, *arguments, "--run.resume", "true")
+    assert all(word in message for word in words), message
+
+
+def test_weights_that_are_no_numbers_are_never_saved(mpirun, tmp_path):
+    config, run = write_config(tmp_path, "gpt"), tmp_path / "run"
+    arguments = [str(config), "--steps", "1", "--optim.lr", "1e40", "--run.dir", str(run)]
+    done = mpirun(2, "-m", "hpcpar.train", *arguments)
+    assert done.returncode == 2 and "lower --optim.lr" in done.stderr, done.stderr
+    assert "Traceback" not in done.stderr and not list((run / "checkpoints").glob("step-*"))
+
+
 def test_all_checkpoints_damaged(mpirun, finished, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(finished / "run", run)

@@ -75,6 +75,7 @@ def test_the_folder_of_a_run(straight):
 
 def test_the_config_of_a_run_runs_the_same_again(straight, mpirun, tmp_path):
     _, run, done = straight
+    assert tomllib.loads((run / "config.toml").read_text())["run"]["dir"] == ""
     again = train(mpirun, 3, run / "config.toml", "--run.dir", tmp_path / "again")
     assert sha256(again) == sha256(done)
 

@@ -17,7 +17,7 @@ def state(step: int) -> Checkpoint:
     random = np.random.default_rng(step)
     model = {"a.weight": random.standard_normal((3, 4), np.float32), "b": np.ones(2, np.float32)}
     moments = {name: array * 2 for name, array in model.items()}
-    return Checkpoint(step, model, {"exp_avg": moments}, (1, step), {"blas": "x"})
+    return Checkpoint(step, model, {"exp_avg": moments}, (1, step), {"blas": "x"}, "d1")
 
 
 def test_what_is_read_is_what_was_written(tmp_path):

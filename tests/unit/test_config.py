@@ -1,5 +1,7 @@
 """Reading files and flags."""
 
+from pathlib import Path
+
 import pytest
 
 from hpcpar.config import Config, parse
@@ -20,7 +22,7 @@ def test_flags_win_over_the_file(tmp_path):
     )
     config = parse([str(path), "--optim.lr", "0.25", "--data.paths", "c d.txt", "e"])
     assert (config.steps, config.optim.lr, config.optim.betas) == (7, 0.25, (0.8, 0.9))
-    assert config.data.paths == ["c d.txt", "e"]
+    assert config.data.paths == [str(Path.cwd() / "c d.txt"), str(Path.cwd() / "e")]
 
 
 @pytest.mark.parametrize(
@@ -32,14 +34,23 @@ def test_lists_in_any_form(words, betas):
 
 
 def test_paths_that_look_like_numbers_stay_names():
-    assert parse(["--data.paths", "2024", "1e3"]).data.paths == ["2024", "1e3"]
+    assert [Path(p).name for p in parse(["--data.paths", "2024", "1e3"]).data.paths] == [
+        "2024",
+        "1e3",
+    ]
+    assert Path(parse(["--data.paths=a"]).data.paths[0]).name == "a"
+    assert parse(["--data.paths", "sklearn:iris"]).data.paths == ["sklearn:iris"]
 
 
 @pytest.mark.parametrize(
     "arguments",
     [["--steps", "1.5"], ["--steps"], ["--batch.size", "0"], ["--optim.lr", "-1"],
      ["--timeout", "0"],
-     ["--precision", "int8"], ["--optim.betas", "0.9"], ["run.toml"], ["--nonsense", "1"],
+     ["--precision", "int8"], ["--optim.betas", "0.9"], ["run.toml"], ["--model.heads", "0"],
+     ["--model.vocabulary=-1"],
+     ["--optim.betas", "1,1"], ["--optim.clip=-1"], ["--threads", "9" * 25],
+     ["--batch.size", "10", "--batch.micro", "4"],
+     ["--nonsense", "1"],
      ["--run.resume", "2"], ["stray", "--steps", "3"], ["--steps", "3", "stray"]],
 )  # fmt: skip
 def test_mistakes_are_one_sentence(arguments, tmp_path, monkeypatch):
