@@ -97,6 +97,8 @@ def save(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
         }
         manifest["checksum"] = _checksum(manifest)
         (partial / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
+        for name in (MODEL, OPTIMIZER):
+            (partial / name).chmod(0o644)  # safetensors writes for the owner's eyes only
         for name in (MODEL, OPTIMIZER, MANIFEST, "."):
             flush(partial / name)
         shutil.rmtree(place, ignore_errors=True)  # the same step again, after a resume
@@ -156,7 +158,7 @@ def load_latest(folder: Path, warn: Callable[[str], None]) -> Checkpoint | None:
         try:
             return load(place)
         except UserError as error:
-            warn(f"{error}; trying the checkpoint before it")
+            warn(f"{error}; the checkpoint before it is tried, if there is one")
     if places:
         raise UserError(f"all {len(places)} checkpoints in {folder} are damaged; start a new run")
     return None

@@ -42,10 +42,11 @@ def open_data(config: DataConfig, context: int, comm: "Communicator | None" = No
     return _open(cache.open(recipe.name), config, context)
 
 
-def consecutive_windows(path: str, kind: str, context: int) -> Windows:
+def consecutive_windows(path: str, kind: str, context: int, vocabulary: int) -> Windows:
     """All windows of one file, in order, read where it lies; `kind` is "bytes" or "tokens".
 
-    Raises `UserError` when it cannot be read, or is shorter than one window.
+    Raises `UserError` when it cannot be read, is shorter than one window, or has a token that is
+    not below `vocabulary`.
     """
     file = find_files([path], (".bin",) if kind == "tokens" else ("",))
     if len(file) != 1:
@@ -59,7 +60,10 @@ def consecutive_windows(path: str, kind: str, context: int) -> Windows:
         raise UserError(
             f"{path} is too short: it has {tokens.count} {kind}, a window takes {context + 1}"
         )
-    return Windows(Stream([tokens.map()]), context, np.arange(windows))
+    content = tokens.map()
+    if int(content.max()) >= vocabulary:
+        raise UserError(f"{path} has token {content.max()}, the model's are below {vocabulary}")
+    return Windows(Stream([content]), context, np.arange(windows))
 
 
 def _plan(config: DataConfig) -> Recipe:

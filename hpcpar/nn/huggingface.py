@@ -100,6 +100,7 @@ def write_model(
     try:
         target.mkdir(parents=True, exist_ok=True)
         save_file(dict(weights), target / "model.safetensors", metadata={"format": "pt"})
+        (target / "model.safetensors").chmod(0o644)
         (target / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     except (OSError, SafetensorError) as error:
         raise UserError(f"{target} cannot be written: {error}") from None

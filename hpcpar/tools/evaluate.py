@@ -34,7 +34,8 @@ def evaluate(run: str, data: str = "", micro: int = 4, *, comm: "Communicator") 
         if not data:
             raise UserError("name the file to evaluate on: --data FILE")
         trained = load_gpt(run)
-        windows = consecutive_windows(data, trained.reads, trained.sizes["context"])
+        sizes = trained.sizes
+        windows = consecutive_windows(data, trained.reads, sizes["context"], sizes["vocabulary"])
         params = {name: comm.device.asarray(array) for name, array in trained.params.items()}
     every = np.arange(len(windows))
     loss = parallel.evaluate(trained.model, params, windows, every, micro, comm)

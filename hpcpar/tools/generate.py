@@ -89,5 +89,8 @@ def _codec(
         from tokenizers import Tokenizer
     except ImportError:
         raise UserError("reading a tokenizer needs a package: pip install tokenizers") from None
-    codec = Tokenizer.from_file(tokenizer)
+    try:
+        codec = Tokenizer.from_file(tokenizer)
+    except Exception as error:  # the package raises nothing more exact
+        raise UserError(f"{tokenizer} cannot be read: {error}") from None
     return lambda s: codec.encode(s).ids, codec.decode

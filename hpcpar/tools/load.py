@@ -38,18 +38,22 @@ def load_gpt(path: str) -> Trained:
     folder = Path(path)
     if (folder / "config.toml").is_file() or not (folder / "config.json").is_file():
         config = read_config(folder)
-        if config["model"]["kind"] != "gpt":
-            raise UserError(
-                f"{path} is a run of a {config['model']['kind']} model; this tool takes a GPT"
-            )
-        sizes = {name: config["model"][name] for name in SIZES}
+        try:
+            kind, reads = config["model"]["kind"], config["data"]["kind"]
+            sizes = {name: int(config["model"][name]) for name in SIZES}
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(f"{folder / 'config.toml'} is not a run's: {error!r}") from None
+        if kind != "gpt":
+            raise UserError(f"{path} is a run of a {kind} model; this tool takes a GPT")
         saved = checkpoint.load_latest(folder / "checkpoints", note)
         if saved is None:
             raise UserError(f"{path} has no checkpoint yet")
-        weights, reads = saved.model, config["data"]["kind"]
+        weights = saved.model
     else:
         sizes, weights = read_sizes(folder), read_weights(folder)
         reads = "bytes" if sizes["vocabulary"] <= 256 else "tokens"
+    if min(sizes.values()) < 1 or sizes["width"] % sizes["heads"]:
+        raise UserError(f"{path}: there is no GPT with {sizes}")
     model = gpt(*(sizes[name] for name in SIZES))
     expected = {p.name: p.shape for p in model.parameters if p.tied_to is None}
     for name in sorted(expected.keys() | weights.keys()):

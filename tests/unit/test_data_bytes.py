@@ -238,12 +238,12 @@ def test_too_short(tmp_path):
 def test_consecutive_windows(tmp_path):
     path = tmp_path / "text"
     path.write_bytes(bytes(range(25)))
-    windows = consecutive_windows(str(path), "bytes", 8)
+    windows = consecutive_windows(str(path), "bytes", 8, 256)
     assert windows.batch(windows.spread(0))[1].tolist() == np.arange(1, 25).reshape(3, 8).tolist()
     with pytest.raises(UserError, match="too short: it has 25 bytes, a window takes 26"):
-        consecutive_windows(str(path), "bytes", 25)
+        consecutive_windows(str(path), "bytes", 25, 256)
     with pytest.raises(UserError, match="absent"):
-        consecutive_windows(str(tmp_path / "absent"), "bytes", 8)
+        consecutive_windows(str(tmp_path / "absent"), "bytes", 8, 256)
 
 
 def test_the_default_is_pythons_library(tmp_path):

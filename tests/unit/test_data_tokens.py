@@ -90,8 +90,16 @@ def test_an_edit_is_seen(tmp_path):
 
 
 def test_consecutive_windows(tmp_path):
-    windows = consecutive_windows(write(tmp_path / "x.bin", magic=20240520), "tokens", 99)
+    windows = consecutive_windows(write(tmp_path / "x.bin", magic=20240520), "tokens", 99, 1 << 16)
     assert windows.batch(np.arange(2))[1].tolist() == [
         TOKENS[1:100].tolist(),
         TOKENS[100:199].tolist(),
     ]
+
+
+def test_a_token_that_the_model_does_not_know(tmp_path):
+    path = tmp_path / "x.bin"
+    np.array([1, 2, 700, 3, 4, 5], np.uint16).tofile(path)
+    assert len(consecutive_windows(str(path), "tokens", 2, 701)) == 2
+    with pytest.raises(UserError, match=r"token 700.* below 700"):
+        consecutive_windows(str(path), "tokens", 2, 700)
