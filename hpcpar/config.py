@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from hpcpar.comm import Communicator
 
-__all__ = ["Config", "parse", "share_config"]
+__all__ = ["Config", "one_sentence", "parse", "share_config"]
 
 T = TypeVar("T")
 
@@ -163,7 +163,7 @@ def _parse(files: Sequence[Path], flags: Sequence[str]) -> Config:
         _refuse_unknown(named, known, where="on the command line")
         parsed = parser.parse_args(_join_lists(flags, known), namespace=settings)
     except ArgumentError as error:
-        raise UserError(_one_sentence(str(error))) from None
+        raise UserError(one_sentence(str(error))) from None
     config = _build(Config, parsed.as_dict())
     config.data.paths = [_absolute(path) for path in config.data.paths]
     config.model.init_from = _absolute(config.model.init_from)
@@ -222,7 +222,7 @@ def _words(flag: str) -> list[str]:
     return [key, value] if equals and flag.startswith("--") else [flag]
 
 
-def _one_sentence(message: str) -> str:
+def one_sentence(message: str) -> str:
     """jsonargparse's message in the words of this package: the key, what it takes, what it got."""
     lines = [line.strip() for line in message.splitlines() if line.strip()]
     key = lines[0].partition('Parser key "')[2].partition('"')[0]

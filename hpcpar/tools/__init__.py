@@ -11,6 +11,7 @@ from argparse import ArgumentError
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from hpcpar.config import one_sentence
 from hpcpar.errors import UserError
 from hpcpar.tools.evaluate import evaluate
 from hpcpar.tools.export import export
@@ -44,5 +45,5 @@ def main(arguments: Sequence[str], comm: "Communicator") -> None:
     try:
         parsed = parser.parse_args(list(arguments))
     except ArgumentError as error:
-        raise UserError(f"{' '.join(str(error).split())}; see python -m hpcpar --help") from None
+        raise UserError(f"{one_sentence(str(error))}; see python -m hpcpar --help") from None
     TOOLS[parsed.tool](**parsed[parsed.tool].as_dict(), comm=comm)
