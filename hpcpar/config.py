@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from hpcpar.checkpoint import CheckpointConfig
 from hpcpar.comm import agree, together
 from hpcpar.data import DataConfig
+from hpcpar.entry import note
 from hpcpar.errors import UserError
 from hpcpar.nn import ModelConfig, complete_model
 from hpcpar.optim import OptimConfig
@@ -113,22 +114,29 @@ def _resume(saved: Path, files: Sequence[Path], flags: Sequence[str]) -> Config:
     config = _parse([saved, *files], flags)
     config.run.dir, config.run.resume = str(saved.parent), True
     config.threads = config.threads or before.threads
-    changed = [
-        f"--{key} (was {first}, now {second})"
-        for key, first, second in _changes(before, config)
-        if any(f"{key}.".startswith(f"{fixed}.") for fixed in FIXED)
-    ]
-    if changed:
+    changed = {key: f"--{key} (was {was}, now {now})" for key, was, now in _changes(before, config)}
+    if refused := _among(changed, FIXED):
         raise UserError(
-            f"the run in {saved.parent} cannot be resumed with another {', '.join(changed)}: "
+            f"the run in {saved.parent} cannot be resumed with another {refused}: "
             "it would be another model, or have other bits; leave it out, or start a new run"
         )
+    if told := _among(changed, ("steps", "optim")):
+        note(f"from here on it is not the run that it would have been: another {told}")
     return config
 
 
 def _absolute(path: str) -> str:
     """A path that means the same when resumed elsewhere; "" and sklearn:NAME are none."""
     return str(Path(path).absolute()) if path and not path.startswith("sklearn:") else path
+
+
+def _among(changed: dict[str, str], names: Sequence[str]) -> str:
+    """What changed among these keys and sections, as text."""
+    return ", ".join(
+        text
+        for key, text in changed.items()
+        if any(f"{key}.".startswith(f"{name}.") for name in names)
+    )
 
 
 def _changes(one: Config, other: Config) -> list[tuple[str, Any, Any]]:

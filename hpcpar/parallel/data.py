@@ -72,9 +72,8 @@ class DataParallel:
         micros = batch.size // batch.micro
         leaves = min(comm.size if reproducible == "off" else batch.leaves, micros)
         self._leaves = np.array_split(np.arange(micros), leaves)  # micro-batch numbers of each leaf
-        self._sum = comm.device.xp.zeros(
-            flat.uses_size, np.float32
-        )  # the gradient of the global batch
+        # The gradient of the global batch.
+        self._sum = comm.device.xp.zeros(flat.uses_size, np.float32)
         self._scratch = comm.device.xp.empty_like(self._sum) if leaves < micros else None
         self._views: dict[int, dict[str, Array]] = {}  # gradient views of each buffer, by its id
         self._total = TreeSum(comm, leaves, like=self._sum)

@@ -26,6 +26,24 @@ def test_one_hash_on_any_number_of_ranks(mpirun, tmp_path, kind):
     assert curves[1][-1]["loss"] < curves[1][0]["loss"], "the model learns"
 
 
+def test_any_order_of_sums_is_as_good_but_has_bits_of_its_own(mpirun, tmp_path):
+    config = write_config(tmp_path, "gpt")
+    losses = {}
+    for order in ("ranks", "off"):
+        run = tmp_path / order
+        train(mpirun, 3, config, "--steps", 6, "--reproducible", order, "--run.dir", run)
+        losses[order] = [row["loss"] for row in metrics(run)]
+    assert losses["off"] != losses["ranks"]
+    assert losses["off"] == pytest.approx(losses["ranks"], rel=1e-5)
+
+
+def test_ranks_without_work_are_told(mpirun, tmp_path):
+    config = write_config(tmp_path, "linear")
+    arguments = (config, "--batch.leaves", 3, "--steps", 1, "--run.dir", tmp_path / "run")
+    done = train(mpirun, 5, *arguments)
+    assert done.stderr.strip() == "hpcpar: note: 2 ranks have no leaf of the batch to compute"
+
+
 def test_another_seed_is_another_run(mpirun, tmp_path):
     config = write_config(tmp_path, "linear")
     hashes = {
@@ -113,6 +131,7 @@ def test_a_complete_run_can_be_resumed_and_prolonged(straight, mpirun, tmp_path)
     assert sha256(again) == sha256(done)
     longer = train(mpirun, 2, "--run.dir", copy, "--run.resume", "true", "--steps", 22)
     assert sha256(longer) != sha256(done)
+    assert "--steps (was 20, now 22)" in longer.stderr and again.stderr == ""
     assert metrics(copy)[-1]["step"] == 22
 
 

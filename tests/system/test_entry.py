@@ -1,0 +1,44 @@
+"""How a program of several ranks ends: the exit status, and who says what."""
+
+import pytest
+
+PROGRAM = """
+import time
+import numpy as np
+from hpcpar.comm import Communicator, together
+from hpcpar.entry import run_ranks
+from hpcpar.errors import UserError
+
+def main(world):
+    comm = Communicator(world.mpi, device="cpu", timeout=1)
+    {body}
+
+run_ranks(main)
+"""
+
+CASES = {
+    "done": ("comm.barrier()", 0, []),
+    "mistake": (
+        "with together(comm):\n        if comm.rank == 1: raise UserError('no such thing')",
+        2,
+        ["hpcpar: rank 1: no such thing"],
+    ),
+    "hang": (
+        "time.sleep(30) if comm.rank == 1 else comm.allreduce(np.ones(9))",
+        3,
+        ["hpcpar: rank 0 of 2 waited 1 s in allreduce #1", "for rank 1"],
+    ),
+    "surprise": ("comm.barrier(); 1 // comm.rank", 1, ["rank 0: Traceback", "ZeroDivisionError"]),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_status_and_words(mpirun, tmp_path, case):
+    body, status, words = CASES[case]
+    program = tmp_path / "program.py"
+    program.write_text(PROGRAM.format(body=body))
+    done = mpirun(2, program, limit=20)
+    assert done.returncode == status, done.stdout + done.stderr
+    assert all(word in done.stderr for word in words), done.stderr
+    assert done.stderr.count("hpcpar: ") == (status in (2, 3))
+    assert done.stderr.count("Traceback") == (status == 1)
