@@ -12,32 +12,55 @@ Control Data 6600", 1964):
 The sends of a rank to another are matched with that rank's receives from it one by one, in order.
 A send may be held up until its receive has started: a correct schedule never relies on buffering.
 Which transfers a step waits for depends on the schedule alone: `dependencies` finds it beforehand.
+
+Where arrays are symmetric (every rank of a node can read every other's), a `Combine` or a `Copy`
+may name a peer's span: it is read, or written, where it lies. `Meet` stands between the steps of
+different ranks that touch the same memory.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-__all__ = ["Combine", "Copy", "Recv", "Send", "Span", "Step", "dependencies", "extents"]
+__all__ = [
+    "OWN",
+    "Combine",
+    "Copy",
+    "Meet",
+    "Recv",
+    "Send",
+    "Span",
+    "Step",
+    "dependencies",
+    "extents",
+]
+
+OWN = -1
 
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Elements `start` to `stop` (exclusive) of a flat buffer, which steps know by its name."""
+    """Elements `start` to `stop` (exclusive) of a flat buffer, which steps know by its name.
+
+    The buffer is the rank's own, or that of the peer `rank`.
+    """
 
     buffer: str
     start: int
     stop: int
+    rank: int = OWN
 
     def __len__(self) -> int:
         return self.stop - self.start
 
     def __str__(self) -> str:
-        return f"{self.buffer}[{self.start}:{self.stop}]"
+        whose = "" if self.rank == OWN else f" of rank {self.rank}"
+        return f"{self.buffer}[{self.start}:{self.stop}]{whose}"
 
     def overlaps(self, other: "Span") -> bool:
         """Whether an element belongs to both."""
         return (
             self.buffer == other.buffer
+            and self.rank == other.rank
             and max(self.start, other.start) < min(self.stop, other.stop)
         )  # fmt: skip
 
@@ -87,7 +110,18 @@ class Copy:
         return f"copy {self.into} = {self.source}"
 
 
-Step = Send | Recv | Combine | Copy
+@dataclass(frozen=True, slots=True)
+class Meet:
+    """Go on when all ranks have come to their `Meet`: what they wrote before may then be read.
+
+    Waits for every pending transfer of the rank first.
+    """
+
+    def __str__(self) -> str:
+        return "meet"
+
+
+Step = Send | Recv | Combine | Copy | Meet
 
 
 def reads(step: Step) -> tuple[Span, ...]:
@@ -122,6 +156,9 @@ def dependencies(steps: Sequence[Step]) -> list[tuple[int, ...]]:
     waits = []
     for number, step in enumerate(steps):
         over: list[int] = []
+        if isinstance(step, Meet):
+            over = [n for kind in (sends, receives) for pending in kind.values() for n in pending]
+            sends, receives = {}, {}
         for span in reads(step):
             over += _settle(receives, span)
         for span in writes(step):
@@ -134,10 +171,12 @@ def dependencies(steps: Sequence[Step]) -> list[tuple[int, ...]]:
 
 
 def extents(steps: Sequence[Step]) -> dict[str, int]:
-    """How many elements of each buffer the steps reach."""
+    """How many elements of each of the rank's own buffers the steps reach."""
     reach: dict[str, int] = {}
     for step in steps:
         for span in reads(step) + writes(step):
+            if span.rank != OWN:
+                continue
             reach[span.buffer] = max(reach.get(span.buffer, 0), span.stop)
     return reach
 
