@@ -2,11 +2,21 @@
 
 import numpy as np
 
+from hpcpar.comm.symmetric import local
 from hpcpar.device import Array, as_array, namespace
 
-__all__ = ["ALGORITHMS", "UFUNCS", "check_rank", "operand", "overlap", "reduction", "result"]
+__all__ = [
+    "ALGORITHMS",
+    "UFUNCS",
+    "check_dtype",
+    "check_rank",
+    "operand",
+    "overlap",
+    "reduction",
+    "result",
+]
 
-ALGORITHMS = ("auto", "ring", "halving", "direct", "mpi")
+ALGORITHMS = ("auto", "ring", "halving", "direct", "symmetric", "mpi")
 UFUNCS = {"sum": "add", "mean": "add", "max": "maximum", "min": "minimum"}
 
 
@@ -15,17 +25,21 @@ def operand(call: str, name: str, thing: object, writable: bool = False) -> Arra
 
     Raises TypeError for what is no array of numbers, ValueError for one that is not C-contiguous.
     """
-    array = as_array(thing)
-    dtype = array.dtype
-    if dtype.hasobject or dtype.names or dtype.kind in "SUmM" or dtype.type is np.void:
-        raise TypeError(f"{call}: {name} has dtype {dtype}; only arrays of numbers travel")
-    if not dtype.isnative:
-        raise TypeError(f"{call}: {name} has dtype {dtype}; convert it to native byte order")
+    array = as_array(local(thing))
+    check_dtype(call, name, array.dtype)
     if not array.flags.c_contiguous:
         raise ValueError(f"{call}: {name} is not C-contiguous; pass numpy.ascontiguousarray of it")
     if writable and isinstance(array, np.ndarray) and not array.flags.writeable:
         raise ValueError(f"{call}: {name} is read-only, and the result has to go there")
     return array
+
+
+def check_dtype(call: str, name: str, dtype: np.dtype) -> None:
+    """Raises TypeError unless it is a dtype of numbers in native byte order (bfloat16 too)."""
+    if dtype.hasobject or dtype.names or dtype.kind in "SUmM" or dtype.type is np.void:
+        raise TypeError(f"{call}: {name} has dtype {dtype}; only arrays of numbers travel")
+    if not dtype.isnative:
+        raise TypeError(f"{call}: {name} has dtype {dtype}; convert it to native byte order")
 
 
 def result(call: str, like: Array, shape: tuple[int, ...], out: object) -> Array:

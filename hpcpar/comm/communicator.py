@@ -1,13 +1,13 @@
 """`hpcpar.Communicator`, the whole of it."""
 
 from hpcpar.comm.messages import Messages
-from hpcpar.comm.movement import Movement
 from hpcpar.comm.reductions import Reductions
+from hpcpar.comm.sharing import Sharing
 
 __all__ = ["Communicator"]
 
 
-class Communicator(Reductions, Movement, Messages):
+class Communicator(Reductions, Sharing, Messages):
     """Ranks that communicate.
 
     >>> comm = hpcpar.Communicator()

@@ -12,9 +12,11 @@ from mpi4py import MPI
 from hpcpar.comm.arguments import UFUNCS, operand
 from hpcpar.comm.launch import refuse_single_worlds
 from hpcpar.comm.ledger import Ledger
-from hpcpar.comm.perform import Programs, Scratch, perform
+from hpcpar.comm.perform import Bound, Programs, Scratch, perform
 from hpcpar.comm.place import find_place
-from hpcpar.comm.request import Call, Engine, Request, Work
+from hpcpar.comm.request import Call, Engine, Numbers, Patience, Request, Work
+from hpcpar.comm.small import SmallAllreduce
+from hpcpar.comm.symmetric import Symmetric, local
 from hpcpar.comm.transports.mpi import HostTransport
 from hpcpar.comm.transports.staged import StagedTransport
 from hpcpar.device import Array, Device
@@ -75,11 +77,12 @@ class Core:
         # Collectives and messages have tags of their own, and the user's traffic is elsewhere.
         self._collective, self._message = mpi_comm.Dup(), mpi_comm.Dup()
         self._tags = mpi_comm.Get_attr(MPI.TAG_UB) or 32767  # what MPI promises at least
-        self._counts = {"collective": 0, "message": 0}
+        self._numbers = {kind: Numbers(self._tags) for kind in ("collective", "message")}
         self._programs, self._scratch = Programs(), Scratch()
         self._requests: list[Request] = []
         self._closed = False
         self.ledger = Ledger()
+        self._small = SmallAllreduce(self, engine, self._collective, self._numbers["collective"])
 
     @property
     def local_rank(self) -> int:
@@ -170,6 +173,7 @@ class Core:
         """
         if self._closed:
             return
+        self._small.forget()
         if self._engine.broken is None:
             for request in self._requests:
                 request.wait()
@@ -207,14 +211,35 @@ class Core:
     def __repr__(self) -> str:
         return f"<Communicator: rank {self.rank} of {self.size} on {self.device}>"
 
+    def wait_for(
+        self, name: str, number: int, tag: int, peer: int, done: Callable[[], bool]
+    ) -> None:
+        """Wait for `peer` in a call that has no request. Raises HangError."""
+        patience = Patience(self.timeout, self._engine.crowded)
+        while not done():
+            if patience.over(0):
+                call = Call(self._who, name, number, tag, {})
+                call.pending = lambda: (peer,)
+                raise self._engine.give_up(call)
+
+    def progress(self) -> None:
+        """Move on what is under way, without waiting: for long computations between calls."""
+        if self._engine.active:
+            self._engine.advance()
+
     def _start(
-        self, name: str, work: Callable[[Call], Work], kind: str = "collective", tag: int = -1
+        self,
+        name: str,
+        work: Callable[[Call], Work],
+        kind: str = "collective",
+        tag: int = -1,
+        **facts: object,
     ) -> Request:
         """Start an operation; a collective has the tag of its number."""
         if self._closed:
             raise ValueError(f"{name}: the communicator is closed")
-        number = self._counts[kind] = self._counts[kind] + 1
-        call = Call(self._who, name, number, number % self._tags if tag < 0 else tag)
+        number, own = self._numbers[kind].next()
+        call = Call(self._who, name, number, own if tag < 0 else tag, facts)
         request = Request(self._engine, self.ledger, call, work(call))
         if not request.done:
             self._requests = [other for other in self._requests if not other.done]
@@ -225,17 +250,39 @@ class Core:
         self,
         call: Call,
         steps: Sequence[Step],
-        arrays: Mapping[str, Array],
+        arrays: Mapping[str, Array | Symmetric],
         ufunc: str = "add",
         channel: MPI.Comm | None = None,
         finish: Callable[[], object] | None = None,
     ) -> Work:
         """Run a schedule on arrays that were checked."""
-        flats = {name: array.reshape(-1) for name, array in arrays.items()}
-        transport = self._transport(next(iter(arrays.values())))
         channel = self._collective if channel is None else channel
+        bound, transport, keep = self._bind(steps, arrays, ufunc)
+        yield from perform(call, bound, transport, channel, finish)
+        if not keep:
+            bound.release(self._scratch)
+
+    def _bind(
+        self, steps: Sequence[Step], arrays: Mapping[str, Array | Symmetric], ufunc: str
+    ) -> tuple[Bound, HostTransport | StagedTransport, bool]:
+        """A schedule with its arrays; whether it is kept: symmetric arrays are for many calls."""
         program = self._programs[steps]
-        return perform(call, program, flats, ufunc, transport, channel, self._scratch, finish)
+        owners = [array for array in arrays.values() if isinstance(array, Symmetric)]
+        transport = self._transport(local(next(iter(arrays.values()))))
+        keep = len(owners) == len(arrays)
+        key = (id(program), ufunc, *map(id, owners))
+        if keep and (bound := owners[0].bindings.get(key)) is not None:
+            return bound, transport, True
+        flats = {name: local(array).reshape(-1) for name, array in arrays.items()}
+        peers = {
+            name: array.flats()
+            for name, array in arrays.items()
+            if isinstance(array, Symmetric) and name in program.shared
+        }
+        bound = Bound(program, flats, ufunc, transport, self._scratch, peers)
+        if keep:
+            owners[0].bindings[key] = bound
+        return bound, transport, keep
 
     def _operand(self, call: str, name: str, thing: object, writable: bool = False) -> Array:
         """`thing` as an array that can travel here, or an error at once."""

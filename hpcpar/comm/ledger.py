@@ -11,7 +11,7 @@ class Entry:
 
     calls: int = 0
     messages: int = 0  # sent to other ranks
-    bytes: int = 0  # sent to other ranks
+    bytes: int = 0  # sent to other ranks, and read from or written to their memory in place
     seconds: float = 0.0  # from the start of a call to its end; calls under way together overlap
 
 
@@ -27,11 +27,16 @@ class Ledger:
     def __getitem__(self, operation: str) -> Entry:
         return self.entries.get(operation, Entry())
 
-    def add(self, operation: str, messages: int, size: int, seconds: float) -> None:
-        """Count one call that has ended."""
+    def entry(self, operation: str) -> Entry:
+        """The totals of an operation, to be added to."""
         entry = self.entries.get(operation)
         if entry is None:
             entry = self.entries[operation] = Entry()
+        return entry
+
+    def add(self, operation: str, messages: int, size: int, seconds: float) -> None:
+        """Count one call that has ended."""
+        entry = self.entry(operation)
         entry.calls += 1
         entry.messages += messages
         entry.bytes += size
@@ -40,6 +45,8 @@ class Ledger:
     def __str__(self) -> str:
         lines = [f"{'operation':<16}{'calls':>8}{'messages':>10}{'MB':>12}{'seconds':>10}"]
         for name, entry in sorted(self.entries.items()):
+            if not entry.calls:
+                continue
             lines.append(
                 f"{name:<16}{entry.calls:>8}{entry.messages:>10}"
                 f"{entry.bytes / 1e6:>12.3f}{entry.seconds:>10.3f}"

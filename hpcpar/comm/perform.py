@@ -1,47 +1,73 @@
-"""Performs a schedule: the reader of `hpcpar.schedule` that really moves data."""
+"""Performs a schedule: the reader of `hpcpar.schedule` that really moves data.
+
+First it is compiled (what does not depend on the arrays), then bound to arrays (every step has its
+views), then run. What is under way is tested, never waited for: a run yields instead.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
+import numpy as np
 from mpi4py import MPI
 
 from hpcpar.comm.request import Call, Work
 from hpcpar.comm.transports.mpi import HostTransport, Ticket
 from hpcpar.comm.transports.staged import StagedTransport
 from hpcpar.device import Array, namespace
-from hpcpar.schedule.steps import Copy, Recv, Send, Span, Step, dependencies, extents
+from hpcpar.schedule.steps import (
+    OWN,
+    Combine,
+    Copy,
+    Meet,
+    Recv,
+    Send,
+    Span,
+    Step,
+    dependencies,
+    extents,
+    reads,
+    writes,
+)
 
-__all__ = ["Program", "Programs", "Scratch", "divide", "perform"]
+__all__ = ["Bound", "Program", "Programs", "Scratch", "divide", "perform", "wide_dtype"]
 
-SEND, RECV, COMBINE, COPY = range(4)
+SEND, RECV, COMPUTE, MEET = range(4)
+WIDE = "wide"  # the buffer of partial sums that never travel
+
+# kind, step numbers of the transfers to wait for, peer, what is sent, received or done
+Instruction = tuple[int, tuple[int, ...], int, Any]
+Peers = Mapping[str, Sequence[Array | None]]  # symmetric buffers: every rank's, flat
 
 
 @dataclass(frozen=True, slots=True)
 class Program:
     """A schedule with everything worked out that does not depend on the arrays."""
 
-    # (kind, step numbers of the transfers to wait for, peer, spans)
-    instructions: tuple[tuple[int, tuple[int, ...], int, tuple[Span, ...]], ...]
-    extents: Mapping[str, int]  # elements of each buffer
+    steps: tuple[tuple[Step, tuple[int, ...]], ...]  # each with the transfers it waits for
+    extents: Mapping[str, int]  # elements of each own buffer
     travels: frozenset[str]  # buffers that are sent from, or received into
+    shared: frozenset[str]  # buffers of which peers' are touched
     messages: int  # sent
-    elements: int  # sent
+    elements: int  # sent, and read from or written to peers' memory
+    meetings: int
 
     @classmethod
     def compile(cls, steps: Sequence[Step]) -> "Program":
         """Prepare a schedule."""
         sent = [len(step.span) for step in steps if isinstance(step, Send)]
-        code = [
-            (*_instruction(step), waits)
-            for step, waits in zip(steps, dependencies(steps), strict=True)
+        foreign = [
+            span for step in steps for span in reads(step) + writes(step) if span.rank != OWN
         ]
         return cls(
-            tuple((kind, waits, peer, spans) for kind, peer, spans, waits in code),
+            tuple(zip(steps, dependencies(steps), strict=True)),
             extents(steps),
             frozenset(step.span.buffer for step in steps if isinstance(step, Send | Recv)),
+            frozenset(span.buffer for span in foreign),
             len(sent),
-            sum(sent),
+            sum(sent) + sum(map(len, foreign)),
+            sum(isinstance(step, Meet) for step in steps),
         )
 
 
@@ -70,13 +96,13 @@ class Scratch:
     def __init__(self) -> None:
         self._free: list[Array] = []
 
-    def take(self, like: Array, count: int) -> Array:
-        """At least `count` elements of the dtype, and the device, of `like`."""
+    def take(self, like: Array, count: int, dtype: np.dtype) -> Array:
+        """At least `count` elements of `dtype`, on the device of `like`."""
         for i, array in enumerate(self._free):
-            fits = len(array) >= count and array.dtype == like.dtype
+            fits = len(array) >= count and array.dtype == dtype
             if fits and type(array) is type(like):
                 return self._free.pop(i)
-        return namespace(like).empty(count, like.dtype)
+        return namespace(like).empty(count, dtype)
 
     def give(self, array: Array) -> None:
         """Keep the last few."""
@@ -84,51 +110,105 @@ class Scratch:
         del self._free[:-8]
 
 
+class Bound:
+    """A program with its arrays: ready to be performed, as often as the arrays stay."""
+
+    __slots__ = ("borrowed", "bytes", "instructions", "program")
+
+    def __init__(
+        self,
+        program: Program,
+        buffers: Mapping[str, Array],
+        op: str,
+        transport: HostTransport | StagedTransport,
+        scratch: Scratch,
+        peers: Peers | None = None,
+    ) -> None:
+        """`buffers` are flat, of one dtype; those that are missing are scratch.
+
+        `op` is the name of a ufunc. Sums of 16-bit floating-point numbers are added in float32.
+        """
+        like = next(iter(buffers.values()))
+        wide = wide_dtype(like.dtype)
+        self.program = program
+        self.bytes = program.elements * like.dtype.itemsize
+        self.borrowed = {
+            name: scratch.take(like, count, wide if name == WIDE else like.dtype)
+            for name, count in program.extents.items()
+            if name not in buffers
+        }
+        arrays = {**buffers, **self.borrowed}
+        wires = {name: transport.wire(arrays[name]) for name in program.travels}
+        item = like.dtype.itemsize
+        combine = getattr(namespace(like), op)
+        if wide != like.dtype:
+            combine = partial(combine, dtype=wide, casting="same_kind")
+
+        def view(span: Span) -> Array:
+            array = arrays[span.buffer]
+            if span.rank != OWN:
+                assert peers is not None
+                array = peers[span.buffer][span.rank]
+                assert array is not None  # on another node: no schedule says so
+            return array[span.start : span.stop]
+
+        def content(span: Span) -> Any:
+            return wires[span.buffer][span.start * item : span.stop * item]
+
+        self.instructions: list[Instruction] = []
+        for step, waits in program.steps:
+            match step:
+                case Send(to, span):
+                    self.instructions.append((SEND, waits, to, content(span)))
+                case Recv(source, span):
+                    self.instructions.append((RECV, waits, source, content(span)))
+                case Combine(into, left, right):
+                    work = partial(combine, view(left), view(right), out=view(into))
+                    self.instructions.append((COMPUTE, waits, OWN, work))
+                case Copy(into, source_span):
+                    work = partial(_copy, view(into), view(source_span))
+                    self.instructions.append((COMPUTE, waits, OWN, work))
+                case Meet():
+                    self.instructions.append((MEET, waits, OWN, None))
+
+    def release(self, scratch: Scratch) -> None:
+        """Give the scratch memory back; the binding is of no use afterwards."""
+        for array in self.borrowed.values():
+            scratch.give(array)
+
+
 def perform(
     call: Call,
-    program: Program,
-    buffers: Mapping[str, Array],
-    op: str,
+    bound: Bound,
     transport: HostTransport | StagedTransport,
     channel: MPI.Comm,
-    scratch: Scratch,
     finish: Callable[[], object] | None = None,
 ) -> Work:
-    """Run `program` on flat arrays of one dtype; yields whenever a transfer has to be waited for.
+    """Run a bound program; yields whenever a transfer, or a peer, has to be waited for.
 
-    `op` is the name of a ufunc. Buffers that are not given are scratch. `finish` is arithmetic to
-    be done at the end.
+    `finish` is arithmetic to be done at the end.
     """
-    like = next(iter(buffers.values()))
-    item, ufunc = like.dtype.itemsize, getattr(namespace(like), op)
-    borrowed = {
-        name: scratch.take(like, count)
-        for name, count in program.extents.items()
-        if name not in buffers
-    }
-    arrays = {**buffers, **borrowed}
-    wires = {name: transport.wire(arrays[name]) for name in program.travels}
     tickets: dict[int, tuple[Ticket, int]] = {}
     call.pending = partial(_peers, transport.test, tickets)
     transport.begin()
-    for number, (kind, waits, peer, spans) in enumerate(program.instructions):
+    for number, (kind, waits, peer, content) in enumerate(bound.instructions):
         for earlier in waits:
             ticket = tickets[earlier][0]
             while not transport.test(ticket):
                 yield
             del tickets[earlier]
             call.finished += 1
-        if kind <= RECV:
-            span = spans[0]
-            content = wires[span.buffer][span.start * item : span.stop * item]
+        if kind == COMPUTE:
+            transport.compute(content)
+        elif kind == MEET:
+            mark = transport.end()
+            while not transport.ended(mark):
+                yield
+            yield from meet(call, channel)
+            call.pending = partial(_peers, transport.test, tickets)
+        else:
             start = transport.send if kind == SEND else transport.receive
             tickets[number] = start(channel, content, peer, call.tag), peer
-        else:
-            views = [arrays[span.buffer][span.start : span.stop] for span in spans]
-            if kind == COMBINE:
-                transport.compute(partial(ufunc, views[1], views[2], out=views[0]))
-            else:
-                transport.compute(partial(_copy, *views))
     for number in list(tickets):
         ticket = tickets[number][0]
         while not transport.test(ticket):
@@ -140,20 +220,36 @@ def perform(
     mark = transport.end()
     while not transport.ended(mark):
         yield
-    for array in borrowed.values():
-        scratch.give(array)
-    call.messages += program.messages
-    call.bytes += program.elements * item
+    call.messages += bound.program.messages
+    call.bytes += bound.bytes
 
 
-def _instruction(step: Step) -> tuple[int, int, tuple[Span, ...]]:
-    if isinstance(step, Send):
-        return SEND, step.to, (step.span,)
-    if isinstance(step, Recv):
-        return RECV, step.source, (step.span,)
-    if isinstance(step, Copy):
-        return COPY, -1, (step.into, step.source)
-    return COMBINE, -1, (step.into, step.left, step.right)
+def meet(call: Call, channel: MPI.Comm) -> Work:
+    """Nobody's ends before everybody's has begun: dissemination (Hensgen, Finkel and Manber 1988).
+
+    The messages are empty. That a message has come also means that its sender's writes to shared
+    memory are seen: MPI's own shared-memory transport rests on the same order.
+    """
+    rank, size = channel.Get_rank(), channel.Get_size()
+    distance = 1
+    while distance < size:
+        source, to = (rank - distance) % size, (rank + distance) % size
+        arriving = channel.Irecv((None, 0, MPI.BYTE), source, call.tag)
+        leaving = channel.Isend((None, 0, MPI.BYTE), to, call.tag)
+        call.pending = partial(tuple, (source,))
+        while not arriving.Test():
+            yield
+        while not leaving.Test():
+            yield
+        call.finished += 1
+        call.messages += 1
+        distance *= 2
+
+
+def wide_dtype(dtype: np.dtype) -> np.dtype:
+    """The dtype that sums of `dtype` are added in."""
+    narrow = dtype.itemsize == 2 and dtype.name in ("float16", "bfloat16")
+    return np.dtype(np.float32) if narrow else dtype
 
 
 def _copy(into: Array, source: Array) -> None:

@@ -11,11 +11,19 @@ from hpcpar.comm.arguments import ALGORITHMS, check_rank, overlap, reduction, re
 from hpcpar.comm.core import Core
 from hpcpar.comm.perform import divide
 from hpcpar.comm.request import Call, Request, Work
+from hpcpar.comm.small import is_small
+from hpcpar.comm.symmetric import Symmetric
 from hpcpar.device import Array
 from hpcpar.schedule import collectives as schedules
 from hpcpar.schedule.exchange import split
+from hpcpar.schedule.one_shot import one_shot_allreduce
+from hpcpar.schedule.shared import shared_allreduce
+from hpcpar.schedule.steps import Step
 
 __all__ = ["Reductions"]
+
+ONE_SHOT_BYTES = 1 << 15  # of a symmetric array: up to here every rank adds up everything
+BLOCK_BYTES = 1 << 17  # of symmetric arrays in one addition: in and out fit a level-2 cache
 
 
 class Reductions(Core):
@@ -38,6 +46,10 @@ class Reductions(Core):
             algorithm: auto; halving (a power of two of ranks) and direct, which have the same bits;
                 ring (Patarasuk and Yuan 2009); mpi, the library's own MPI_Iallreduce.
         """
+        if algorithm == "auto" and type(x) is np.ndarray:
+            done = self._small(x, op, out)
+            if done is not None:
+                return done
         return self.iallreduce(x, op, out, algorithm).wait()
 
     def iallreduce(
@@ -53,14 +65,30 @@ class Reductions(Core):
         in_place = out is not None and overlap("allreduce", source, target)
         finish = self._finish(op, target)
         given = target if out is None else out
+        if isinstance(x, Symmetric) and algorithm in ("auto", "symmetric"):
+            shared = self._in_place(x, source, out, target)
+            if shared is not None:
+                return self._start(
+                    "allreduce", lambda call: self._shared(call, *shared, ufunc, finish, given)
+                )
+        if algorithm == "symmetric":
+            raise ValueError(
+                "allreduce: algorithm symmetric takes x=comm.symmetric(...) on one node, and out=x "
+                "or another symmetric array"
+            )
         if algorithm == "mpi":
             begin = self._library_call(source, target, op, in_place)
             return self._start("allreduce", lambda call: _library(begin, finish, given))
         name = "out" if in_place else "x"
-        segment = self._segment(source)
-        steps = schedules.allreduce(
-            self.rank, self.size, source.size, algorithm, name, segment=segment
-        )
+        if algorithm == "auto" and is_small(source.nbytes, self.size):
+            steps = one_shot_allreduce(self.rank, self.size, source.size, name)
+            if isinstance(source, np.ndarray):
+                self._small.learn(source, op)
+        else:
+            segment = self._segment(source)
+            steps = schedules.allreduce(
+                self.rank, self.size, source.size, algorithm, name, segment=segment
+            )
         buffers = {"out": target, name: source}
 
         def work(call: Call) -> Work:
@@ -126,6 +154,38 @@ class Reductions(Core):
             return target if out is None else out
 
         return self._start("reduce_scatter", work)
+
+    def _in_place(
+        self, x: Symmetric, source: Array, out: object, target: Array
+    ) -> tuple[tuple[Step, ...], dict[str, Array | Symmetric]] | None:
+        """The schedule that reads the peers' memory, and its arrays; None where there is none."""
+        if not x.complete:
+            return None
+        symmetric = isinstance(out, Symmetric) and out.complete
+        one_shot = source.nbytes <= ONE_SHOT_BYTES or (not symmetric and self.size <= 4)
+        if not (symmetric or one_shot):
+            return None
+        name = "x" if target is source else "out"
+        steps = shared_allreduce(
+            self.rank, self.size, source.size, "x", name,
+            block=max(1, BLOCK_BYTES // source.itemsize), one_shot=one_shot,
+        )  # fmt: skip
+        arrays: dict[str, Array | Symmetric] = {"x": x}
+        if name == "out":
+            arrays["out"] = out if isinstance(out, Symmetric) else target
+        return steps, arrays
+
+    def _shared(
+        self,
+        call: Call,
+        steps: tuple[Step, ...],
+        arrays: dict[str, Array | Symmetric],
+        ufunc: str,
+        finish: Callable[[], object] | None,
+        given: object,
+    ) -> Work:
+        yield from self._perform(call, steps, arrays, ufunc, finish=finish)
+        return given
 
     def _finish(self, op: str, target: Array) -> Callable[[], object] | None:
         return partial(divide, target, self.size) if op == "mean" else None

@@ -8,15 +8,16 @@ matter in which order requests are waited for, here or on other ranks.
 import contextlib
 import os
 import sys
+import threading
 import time
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from hpcpar.comm.ledger import Ledger
 from hpcpar.errors import HangError
 
-__all__ = ["Call", "Engine", "Request", "caller", "ranks_text"]
+__all__ = ["Call", "Engine", "Numbers", "Patience", "Request", "caller", "ranks_text"]
 
 Work = Generator[None, None, Any]
 
@@ -29,11 +30,29 @@ _PATIENCE = 2000  # rounds before a rank that shares its core sleeps
 _NAP = 50e-6  # seconds
 
 
+class Numbers:
+    """Counts the calls of a communicator: all ranks count alike, so equal numbers belong together.
+
+    A call's messages have the tag of its number, from 0 to `tags` - 1.
+    """
+
+    __slots__ = ("last", "tags")
+
+    def __init__(self, tags: int) -> None:
+        self.last, self.tags = 0, tags
+
+    def next(self) -> tuple[int, int]:
+        """Number and tag of a call that begins now."""
+        self.last = number = self.last + 1
+        return number, number % self.tags
+
+
 class Call:
     """What an operation says of itself: for errors, for the ledger, and how far it has come."""
 
     __slots__ = (
         "bytes",
+        "facts",
         "finished",
         "messages",
         "name",
@@ -44,8 +63,11 @@ class Call:
         "who",
     )
 
-    def __init__(self, who: str, name: str, number: int, tag: int) -> None:
+    def __init__(
+        self, who: str, name: str, number: int, tag: int, facts: Mapping[str, object]
+    ) -> None:
         self.who = who  # rank 2 of 4
+        self.facts = facts  # what the ranks of the call have to agree on
         self.name = name
         self.number = number  # which collective, or which message, of its communicator: from 1
         self.tag = tag
@@ -118,7 +140,39 @@ class Request:
         self.done = True
 
 
-_FAILED: list[Request] = []  # MPI may write into their arrays until the process ends
+_KEPT: list[object] = []  # MPI may write into these arrays until the process ends
+
+
+class Patience:
+    """How one waits: spinning at first, then offering the core to others; and for how long.
+
+    Args:
+        timeout: seconds without progress.
+        crowded: more ranks than cores: then the others need this core to get any further.
+    """
+
+    __slots__ = ("_crowded", "_limit", "_rounds", "_seen", "_timeout")
+
+    def __init__(self, timeout: float, crowded: bool) -> None:
+        self._timeout, self._crowded = timeout, crowded
+        self._rounds = _SPINS if crowded else 0
+        self._seen, self._limit = -1, 0.0
+
+    def over(self, progress: int) -> bool:
+        """After a round in vain: pause; whether `progress` has stayed the same for too long."""
+        self._rounds += 1
+        if self._rounds < _SPINS:
+            return False
+        now = time.monotonic()
+        if progress != self._seen:
+            self._seen, self._limit = progress, now + self._timeout
+        elif now > self._limit:
+            return True
+        if self._crowded and self._rounds > _PATIENCE:
+            time.sleep(_NAP)
+        else:
+            os.sched_yield()
+        return False
 
 
 class Engine:
@@ -127,58 +181,58 @@ class Engine:
     def __init__(self, timeout: float, crowded: bool) -> None:
         self.timeout, self.crowded = timeout, crowded
         self.broken: str | None = None  # what made this communicator unusable
-        self._active: list[Request] = []
+        self.active: list[Request] = []
+        self.lock = threading.RLock()  # the progress thread moves requests too
+        self.started: Callable[[], object] = bool  # told of every request that stays under way
 
     def enter(self, request: Request) -> None:
         """Start a request: it goes as far as it can at once."""
+        self.usable()
+        with self.lock:
+            request._step()
+            if not request.done:
+                self.active.append(request)
+                self.started()
+
+    def usable(self) -> None:
+        """Raises HangError after a hang."""
         if self.broken is not None:
             raise HangError(f"this communicator cannot be used after: {self.broken}")
-        request._step()
-        if not request.done:
-            self._active.append(request)
 
-    def keep(self, request: Request) -> None:
-        """Never let go of a failed request's arrays, not even when the communicator is gone."""
-        _FAILED.append(request)
+    def keep(self, *things: object) -> None:
+        """Never let go of a failed call's arrays, not even when the communicator is gone."""
+        _KEPT.extend(things)
 
     def advance(self) -> None:
         """Move every request on."""
-        for request in tuple(self._active):
-            request._step()
-            if request.done:
-                self._active.remove(request)
+        with self.lock:
+            for request in tuple(self.active):
+                request._step()
+                if request.done:
+                    self.active.remove(request)
 
     def wait(self, request: Request) -> None:
         """Move every request on until this one is done, or has had no progress for too long."""
-        rounds = _SPINS if self.crowded else 0  # the others need this core to get any further
-        seen, limit = request.call.finished, time.monotonic() + self.timeout
+        patience = Patience(self.timeout, self.crowded)
         while True:
             self.advance()
             if request.done:
                 return
-            rounds += 1
-            if rounds < _SPINS:
-                continue
-            now = time.monotonic()
-            if request.call.finished != seen:
-                seen, limit = request.call.finished, now + self.timeout
-            elif now > limit:
-                self._hang(request)
+            if patience.over(request.call.finished):
+                self.give_up(request.call)
                 return
-            if self.crowded and rounds > _PATIENCE:
-                time.sleep(_NAP)
-            else:
-                os.sched_yield()
 
-    def _hang(self, request: Request) -> None:
-        peers = sorted(set(request.call.pending()))
+    def give_up(self, call: Call) -> HangError:
+        """The error of a wait that was too long; everything under way fails with it."""
+        peers = sorted(set(call.pending()))
         whom = f"for {ranks_text(peers)}" if peers else "for the other ranks"
-        call = request.call
         self.broken = f"{call.who} waited {self.timeout:g} s in {call} {whom}"
-        for hung in self._active:
-            hung._fail(HangError(self.broken))
-            self.keep(hung)
-        self._active.clear()
+        with self.lock:
+            for hung in self.active:
+                hung._fail(HangError(self.broken))
+                self.keep(hung)
+            self.active.clear()
+        return HangError(self.broken)
 
 
 def ranks_text(ranks: list[int]) -> str:

@@ -4,6 +4,9 @@ Sends are taken to be synchronous: one is over when its receive has started, and
 passes here does not depend on how much a network buffers. The steps of a rank happen in program
 order and sends meet receives in order, therefore the outcome does not depend on timing either: if
 the ranks get stuck in one interleaving, they get stuck in all.
+
+Where ranks touch each other's memory, timing is kept out by `Meet`: between two of them, what one
+rank writes no other may touch.
 """
 
 from collections import defaultdict
@@ -11,8 +14,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from hpcpar.schedule.steps import (
+    OWN,
     Combine,
     Copy,
+    Meet,
     Recv,
     Send,
     Span,
@@ -36,7 +41,8 @@ def check(schedules: Schedules, sizes: Sizes | Sequence[Sizes] | None = None) ->
     """Raise `ScheduleError` unless the schedules of all ranks fit together and run to their end.
 
     Found are a send or a receive without its counterpart, counterparts of different length, a
-    circular wait, a span outside its buffer, and operands that do not match. `sizes` has the length
+    circular wait, a span outside its buffer, operands that do not match, and ranks that touch the
+    same memory without a `Meet` between them. `sizes` has the length
     of every buffer, for all ranks or one mapping for each; buffers it does not name (or all, when
     it is None) are as long as they need to be.
     """
@@ -46,6 +52,7 @@ def check(schedules: Schedules, sizes: Sizes | Sequence[Sizes] | None = None) ->
             fault = _fault(step, own, len(schedules))
             if fault:
                 raise ScheduleError(f"{_where(rank, number, step)}: {fault}")
+    _races(schedules)
     _Play(schedules, lambda sender, send, receiver, recv: None, lambda rank, step: None).run()
 
 
@@ -66,7 +73,8 @@ def simulate(
 
     def compute(rank: int, step: Combine | Copy) -> None:
         def view(span: Span) -> Any:
-            return buffers[rank][span.buffer][span.start : span.stop]
+            owner = rank if span.rank == OWN else span.rank
+            return buffers[owner][span.buffer][span.start : span.stop]
 
         if isinstance(step, Copy):
             view(step.into)[...] = view(step.source)
@@ -102,6 +110,8 @@ class _Play:
         self.transfers: dict[tuple[int, int], list[_Transfer]] = defaultdict(list)
         self.started: dict[tuple[int, int, bool], int] = defaultdict(int)
         self.mine: list[dict[int, tuple[tuple[int, int], _Transfer]]] = [{} for _ in schedules]
+        self.waiting = [False] * len(schedules)
+        self.met = [0] * len(schedules)  # how many times each rank has come to a Meet
 
     def run(self) -> None:
         """Raises ScheduleError if not all ranks reach their end with every transfer met."""
@@ -128,11 +138,28 @@ class _Play:
             for other in waits[number]:
                 self._finish(*self.mine[rank][other])
             step = steps[number]
-            if isinstance(step, Send | Recv):
+            if isinstance(step, Meet):
+                if not self._meet(rank, woken):
+                    return
+            elif isinstance(step, Send | Recv):
                 woken.add(self._begin(rank, number, step))
             else:
                 self.compute(rank, step)
             self.at[rank] += 1
+
+    def _meet(self, rank: int, woken: set[int]) -> bool:
+        """Whether all ranks have come to this rank's Meet; the last one wakes the others."""
+        if self.waiting[rank]:
+            if self.met[rank] > min(self.met):
+                return False
+        else:
+            self.met[rank] += 1
+            if self.met[rank] > min(self.met):
+                self.waiting[rank] = True
+                return False
+            woken.update(other for other, waits in enumerate(self.waiting) if waits)
+        self.waiting[rank] = False
+        return True
 
     def _begin(self, rank: int, number: int, step: Send | Recv) -> int:
         """Start a transfer; the answer is the rank that may now go on."""
@@ -209,6 +236,13 @@ class _Play:
         while rank not in path:
             path.append(rank)
             number = self.at[rank]
+            if self.waiting[rank]:
+                missing = self.met.index(min(self.met))
+                lines.append(f"{_where(rank, number, Meet())} waits for rank {missing}")
+                if self.at[missing] == len(self.schedules[missing]):
+                    return f"{lines[-1]}, which has come to its end"
+                rank = missing
+                continue
             other = next(n for n in self.waits[rank][number] if not self._over(rank, n))
             step = self.schedules[rank][number]
             held = self.schedules[rank][other]
@@ -222,6 +256,8 @@ def _fault(step: Step, sizes: Sizes, ranks: int) -> str:
     """What is wrong with one step by itself, or an empty string."""
     spans = reads(step) + writes(step)
     for span in spans:
+        if not OWN <= span.rank < ranks:
+            return f"there is no rank {span.rank} among {ranks}"
         if not 0 <= span.start <= span.stop <= sizes.get(span.buffer, span.stop):
             return f"{span} is outside its buffer of {sizes.get(span.buffer, '?')} elements"
     if len({len(span) for span in spans}) > 1:
@@ -234,6 +270,37 @@ def _fault(step: Step, sizes: Sizes, ranks: int) -> str:
             if span.overlaps(into) and span != into:
                 return f"{into} and {span} overlap in part"
     return ""
+
+
+def _races(schedules: Schedules) -> None:
+    """Raise where two ranks touch the same memory between two meetings, and one of them writes."""
+    touched: dict[tuple[int, int, str], list[tuple[int, int, bool, int, int]]] = defaultdict(list)
+    for rank, steps in enumerate(schedules):
+        meetings = 0
+        for number, step in enumerate(steps):
+            meetings += isinstance(step, Meet)
+            for spans, written in ((reads(step), False), (writes(step), True)):
+                for span in spans:
+                    if len(span):
+                        owner = rank if span.rank == OWN else span.rank
+                        where = touched[meetings, owner, span.buffer]
+                        where.append((span.start, span.stop, written, rank, number))
+    for accesses in touched.values():
+        if len({rank for _, _, _, rank, _ in accesses}) == 1:
+            continue
+        # From left to right; of those met so far the ones that reach furthest, of any two ranks.
+        reach: list[dict[int, tuple[int, int]]] = [{}, {}]  # rank -> (stop, step), read and written
+        for start, stop, written, rank, number in sorted(accesses):
+            for kind in (False, True):
+                for other, (end, theirs) in reach[kind].items():
+                    if other != rank and end > start and (written or kind):
+                        raise ScheduleError(
+                            f"{_where(rank, number, schedules[rank][number])} and "
+                            f"{_where(other, theirs, schedules[other][theirs])} touch the same "
+                            "memory without a meeting between them"
+                        )
+            furthest = reach[written].get(rank, (0, 0))
+            reach[written][rank] = max(furthest, (stop, number))
 
 
 def _where(rank: int, number: int, step: Step) -> str:

@@ -50,5 +50,5 @@ def test_memory_does_not_grow_from_step_to_step(comm):
         grown = tracemalloc.get_traced_memory()[0] - before
     finally:
         tracemalloc.stop()
-    # An array of the gradient has 100 kB; what Python itself keeps now and then is a few.
-    assert grown < 20_000
+    # An array of the gradient has 100 kB; Python's free lists of small tuples grow to tens.
+    assert grown < 80_000

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from mpi4py import MPI
 
-__all__ = ["HostTransport", "Ticket", "arrived"]
+__all__ = ["HostTransport", "Ticket", "arrived", "mismatch"]
 
 Ticket = Any  # a transfer under way, as its transport knows it
 
@@ -58,13 +58,14 @@ def arrived(request: MPI.Request, expected: int | None, peer: int, status: MPI.S
     except MPI.Exception as error:
         if error.Get_error_class() != MPI.ERR_TRUNCATE:
             raise
-        raise ValueError(_mismatch(peer, "more", expected)) from None
+        raise ValueError(mismatch(peer, "more", expected)) from None
     if expected is not None and status.Get_count(MPI.BYTE) != expected:
-        raise ValueError(_mismatch(peer, f"{status.Get_count(MPI.BYTE)} bytes", expected))
+        raise ValueError(mismatch(peer, f"{status.Get_count(MPI.BYTE)} bytes", expected))
     return True
 
 
-def _mismatch(peer: int, got: str, expected: int | None) -> str:
+def mismatch(peer: int, got: str, expected: int | None) -> str:
+    """One sentence for a message of another length than expected."""
     return (
         f"rank {peer} sent {got} where {expected} bytes were expected: "
         "the ranks' arrays differ in shape or dtype, or the ranks are in different calls"

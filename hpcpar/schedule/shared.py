@@ -1,0 +1,141 @@
+"""Collectives on symmetric arrays: the ranks of a node read, and write, each other where they lie.
+
+Nothing is sent. Between two `Meet` of all ranks every element is written by one rank at most, and
+then read by no other (`check` proves it). Large arrays go in two phases: each rank adds up its own
+slice of everybody's array and puts the sum into everybody's; block by block, so that what was just
+read or added is still in the cache when it is written. Small ones go in one shot: every rank adds
+up everything by itself, which saves a `Meet` and touches little.
+
+Sums are added by the tree over the ranks, as everywhere (schedule/tree.py). Partial sums stay on
+their rank, in the buffer "wide", which may have a wider dtype than the arrays.
+"""
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+from hpcpar.schedule.exchange import piece, split, stages
+from hpcpar.schedule.one_shot import tree_over_ranks
+from hpcpar.schedule.steps import OWN, Combine, Copy, Meet, Span, Step
+
+__all__ = ["shared_allgather", "shared_allreduce", "shared_bcast", "shared_reduce_scatter"]
+
+BLOCK = 1 << 15  # elements: with the operands of one addition it fits a level-2 cache
+
+Plan = Sequence[tuple[int, int, int]]
+Steps = tuple[Step, ...]
+remember = lru_cache(maxsize=256)
+
+
+@remember
+def shared_allreduce(
+    rank: int, size: int, count: int, source: str, target: str, *, block: int, one_shot: bool
+) -> Steps:
+    """target = the reduction of every rank's `source`; `target` may be `source`.
+
+    In two phases both are symmetric; in one shot `target` may also be the rank's own.
+    """
+    if size == 1:
+        return _local_copy(source, target, count)
+    plan = tree_over_ranks(size)
+    if one_shot:
+        # In place, nobody may overwrite what another is still reading.
+        landing = "sum" if target == source else target
+        steps: list[Step] = [Meet()]
+        for i in range(stages((range(count),), block)):
+            run = piece(range(count), i, block)
+            steps += _add_up(rank, plan, source, run, Span(landing, run.start, run.stop))
+        steps.append(Meet())
+        return (*steps, *(_local_copy(landing, target, count)))
+    mine, others = split(count, size)[rank], _others(rank, size)
+    steps = [Meet()]
+    for i in range(stages((mine,), block)):
+        run = piece(mine, i, block)
+        total = Span(target, run.start, run.stop)
+        steps += _add_up(rank, plan, source, run, total)
+        steps += [Copy(Span(target, run.start, run.stop, other), total) for other in others]
+    return (*steps, Meet())
+
+
+@remember
+def shared_reduce_scatter(
+    rank: int, size: int, counts: tuple[int, ...], source: str, *, block: int
+) -> Steps:
+    """out = this rank's run of the sum of every rank's `source`; rank j's has counts[j] elements.
+
+    `out` may be the rank's own memory, apart from `source`.
+    """
+    start = sum(counts[:rank])
+    if size == 1:
+        return _local_copy(source, "out", counts[0])
+    mine, plan = range(start, start + counts[rank]), tree_over_ranks(size)
+    steps: list[Step] = [Meet()]
+    for i in range(stages((mine,), block)):
+        run = piece(mine, i, block)
+        steps += _add_up(rank, plan, source, run, Span("out", run.start - start, run.stop - start))
+    return (*steps, Meet())
+
+
+@remember
+def shared_bcast(rank: int, size: int, count: int, root: int) -> Steps:
+    """Fill the symmetric "x" with the root's: everybody copies it at the same time."""
+    if size == 1:
+        return ()
+    whole = Span("x", 0, count)
+    take = () if rank == root or not count else (Copy(whole, Span("x", 0, count, root)),)
+    return (Meet(), *take, Meet())
+
+
+@remember
+def shared_allgather(rank: int, size: int, counts: tuple[int, ...]) -> Steps:
+    """out = every rank's symmetric "x", in rank order, of which rank j's first counts[j] count."""
+    starts = [sum(counts[:other]) for other in range(size)]
+    copies = [
+        Copy(
+            Span("out", starts[other], starts[other] + counts[other]),
+            Span("x", 0, counts[other], OWN if other == rank else other),
+        )
+        for other in (rank, *_others(rank, size))
+        if counts[other]
+    ]
+    return (*copies,) if size == 1 else (Meet(), *copies, Meet())
+
+
+def _add_up(rank: int, plan: Plan, source: str, run: range, total: Span) -> list[Step]:
+    """total = the sum of `run` of every rank's `source`, partial sums in "wide"."""
+    spans: dict[int, Span] = {}
+    free: list[int] = []
+    slots = 0
+    steps: list[Step] = []
+
+    def operand(position: int) -> Span:
+        whose = OWN if position == rank else position
+        return spans.get(position, Span(source, run.start, run.stop, whose))
+
+    for into, left, right in plan:
+        first, second = operand(left), operand(right)
+        used = [span for span in (first, second) if span.buffer == "wide"]
+        if used:
+            target = used[0]
+            free += [span.start // len(run) for span in used[1:]]
+        elif free:
+            slot = free.pop()
+            target = Span("wide", slot * len(run), (slot + 1) * len(run))
+        else:
+            target = Span("wide", slots * len(run), (slots + 1) * len(run))
+            slots += 1
+        steps.append(Combine(target, first, second))
+        spans[into] = target
+    last = steps[-1]
+    assert isinstance(last, Combine)
+    return [*steps[:-1], Combine(total, last.left, last.right)]
+
+
+def _others(rank: int, size: int) -> list[int]:
+    """The others, the next one first: so not all turn to the same rank at once."""
+    return [(rank + shift) % size for shift in range(1, size)]
+
+
+def _local_copy(source: str, target: str, count: int) -> Steps:
+    if source == target or not count:
+        return ()
+    return (Copy(Span(target, 0, count), Span(source, 0, count)),)
