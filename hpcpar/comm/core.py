@@ -10,6 +10,7 @@ import numpy as np
 from mpi4py import MPI
 
 from hpcpar.comm.arguments import UFUNCS, operand
+from hpcpar.comm.guard import Guard
 from hpcpar.comm.launch import refuse_single_worlds
 from hpcpar.comm.ledger import Ledger
 from hpcpar.comm.perform import Bound, Programs, Scratch, perform
@@ -37,6 +38,7 @@ class Core:
         mpi_comm: MPI.Comm | None = None,
         device: str = "auto",
         backend: str = "auto",
+        check: bool = False,
         timeout: float = 60,
     ) -> None:
         if mpi_comm is None:
@@ -50,7 +52,7 @@ class Core:
             raise ValueError(f"timeout is {timeout!r}; it must be a number of seconds above 0")
         self._place = find_place(mpi_comm)
         self.device = self._find_device(mpi_comm, device, backend)
-        self._backend, self.timeout = backend, timeout
+        self._backend, self.check, self.timeout = backend, check, timeout
         self._host = HostTransport()
         self._staged: StagedTransport | None = None  # made when the first GPU array comes
         self._open(mpi_comm, Engine(timeout, self._place.crowded), owned=False)
@@ -79,6 +81,7 @@ class Core:
         self._tags = mpi_comm.Get_attr(MPI.TAG_UB) or 32767  # what MPI promises at least
         self._numbers = {kind: Numbers(self._tags) for kind in ("collective", "message")}
         self._programs, self._scratch = Programs(), Scratch()
+        self._guard = Guard(mpi_comm.Dup()) if self.check and self.size > 1 else None
         self._requests: list[Request] = []
         self._closed = False
         self.ledger = Ledger()
@@ -159,7 +162,8 @@ class Core:
         if part == MPI.COMM_NULL:
             return None
         child = type(self).__new__(type(self))
-        child.device, child.timeout, child._backend = self.device, self.timeout, self._backend
+        child.device, child._backend = self.device, self._backend
+        child.check, child.timeout = self.check, self.timeout
         child._host, child._staged = self._host, self._staged
         child._place = find_place(part)
         child._open(part, self._engine, owned=True)
@@ -191,6 +195,8 @@ class Core:
     def _free(self) -> None:
         self._collective.Free()
         self._message.Free()
+        if self._guard is not None:
+            self._guard.free()
         if self._owned:
             self.mpi.Free()
 
@@ -235,12 +241,16 @@ class Core:
         tag: int = -1,
         **facts: object,
     ) -> Request:
-        """Start an operation; a collective has the tag of its number."""
+        """Start an operation; a collective has the tag of its number.
+
+        `facts` is what the guard compares: arrays, and what else the ranks have to agree on.
+        """
         if self._closed:
             raise ValueError(f"{name}: the communicator is closed")
         number, own = self._numbers[kind].next()
         call = Call(self._who, name, number, own if tag < 0 else tag, facts)
-        request = Request(self._engine, self.ledger, call, work(call))
+        operation = work(call) if self._guard is None else self._guard.watch(call, work(call))
+        request = Request(self._engine, self.ledger, call, operation)
         if not request.done:
             self._requests = [other for other in self._requests if not other.done]
             self._requests.append(request)

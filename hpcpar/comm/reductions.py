@@ -69,8 +69,9 @@ class Reductions(Core):
             shared = self._in_place(x, source, out, target)
             if shared is not None:
                 return self._start(
-                    "allreduce", lambda call: self._shared(call, *shared, ufunc, finish, given)
-                )
+                    "allreduce", lambda call: self._shared(call, *shared, ufunc, finish, given),
+                    x=x, op=op, algorithm=algorithm,
+                )  # fmt: skip
         if algorithm == "symmetric":
             raise ValueError(
                 "allreduce: algorithm symmetric takes x=comm.symmetric(...) on one node, and out=x "
@@ -78,11 +79,14 @@ class Reductions(Core):
             )
         if algorithm == "mpi":
             begin = self._library_call(source, target, op, in_place)
-            return self._start("allreduce", lambda call: _library(begin, finish, given))
+            return self._start(
+                "allreduce", lambda call: _library(begin, finish, given), x=source, op=op,
+                algorithm=algorithm,
+            )  # fmt: skip
         name = "out" if in_place else "x"
         if algorithm == "auto" and is_small(source.nbytes, self.size):
             steps = one_shot_allreduce(self.rank, self.size, source.size, name)
-            if isinstance(source, np.ndarray):
+            if isinstance(source, np.ndarray) and self._guard is None:
                 self._small.learn(source, op)
         else:
             segment = self._segment(source)
@@ -95,7 +99,7 @@ class Reductions(Core):
             yield from self._perform(call, steps, buffers, ufunc, finish=finish)
             return given
 
-        return self._start("allreduce", work)
+        return self._start("allreduce", work, x=source, op=op, algorithm=algorithm)
 
     def reduce(
         self, x: Array, root: int = 0, op: str = "sum", out: Array | None = None
@@ -123,7 +127,7 @@ class Reductions(Core):
             yield from self._perform(call, steps, buffers, ufunc, finish=finish)
             return given
 
-        return self._start("reduce", work)
+        return self._start("reduce", work, x=source, op=op, root=root)
 
     def reduce_scatter(self, x: Array, op: str = "sum", out: Array | None = None) -> Array:
         """This rank's part of the reduction, split along axis 0: the bits of `allreduce`.
@@ -153,7 +157,7 @@ class Reductions(Core):
             yield from self._perform(call, steps, buffers, ufunc, finish=finish)
             return target if out is None else out
 
-        return self._start("reduce_scatter", work)
+        return self._start("reduce_scatter", work, x=source, op=op)
 
     def _in_place(
         self, x: Symmetric, source: Array, out: object, target: Array
