@@ -15,6 +15,7 @@ from hpcpar.comm.launch import refuse_single_worlds
 from hpcpar.comm.ledger import Ledger
 from hpcpar.comm.perform import Bound, Programs, Scratch, perform
 from hpcpar.comm.place import find_place
+from hpcpar.comm.progress import start_progress
 from hpcpar.comm.request import Call, Engine, Numbers, Patience, Request, Work
 from hpcpar.comm.small import SmallAllreduce
 from hpcpar.comm.symmetric import Symmetric, local
@@ -55,7 +56,13 @@ class Core:
         self._backend, self.check, self.timeout = backend, check, timeout
         self._host = HostTransport()
         self._staged: StagedTransport | None = None  # made when the first GPU array comes
-        self._open(mpi_comm, Engine(timeout, self._place.crowded), owned=False)
+        engine = Engine(timeout, self._place.crowded)
+        self._open(mpi_comm, engine, owned=False)
+        # BLAS threads are cores that are not free; a GPU's context belongs to the main thread.
+        threads = int(os.environ.get("OMP_NUM_THREADS", "1").partition(",")[0] or 1)
+        free = self._place.cores >= (threads + 1) * self._place.local_size
+        if free and self.device.kind == "cpu" and MPI.Query_thread() == MPI.THREAD_MULTIPLE:
+            start_progress(engine)
 
     def _find_device(self, mpi_comm: MPI.Comm, wish: str, backend: str) -> Device:
         """This rank's device. If a rank has none, all raise, for they would wait for it next."""

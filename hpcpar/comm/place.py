@@ -19,7 +19,12 @@ class Place:
     local_size: int
     node: int
     nodes: int
-    crowded: bool  # more ranks on this node than cores for them
+    cores: int  # of this node, for its ranks together
+
+    @property
+    def crowded(self) -> bool:
+        """More ranks on this node than cores for them."""
+        return self.local_size > self.cores
 
 
 def find_place(comm: MPI.Comm) -> Place:
@@ -39,7 +44,7 @@ def find_place(comm: MPI.Comm) -> Place:
         local_size=local.Get_size(),
         node=int(np.searchsorted(numbers, leader[0])),
         nodes=len(numbers),
-        crowded=local.Get_size() > int(cores.sum()),
+        cores=int(cores.sum()),
     )
     local.Free()
     return place

@@ -184,6 +184,7 @@ class Engine:
         self.active: list[Request] = []
         self.lock = threading.RLock()  # the progress thread moves requests too
         self.started: Callable[[], object] = bool  # told of every request that stays under way
+        self.ended = False  # nobody may touch MPI any more
 
     def enter(self, request: Request) -> None:
         """Start a request: it goes as far as it can at once."""

@@ -1,6 +1,6 @@
 """A model is a list of layers and a loss; their gradients are written out by hand."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from hpcpar.device import Array
@@ -61,16 +61,24 @@ class Model:
         self.parameters = [parameter for layer in layers for parameter in layer.parameters]
 
     def loss_and_gradients(
-        self, p: Tensors, g: Tensors, inputs: Array, targets: Array, scale: float, arena: Arena
+        self,
+        p: Tensors,
+        g: Tensors,
+        inputs: Array,
+        targets: Array,
+        scale: float,
+        arena: Arena,
+        after_layer: Callable[[], object] = bool,
     ) -> float:
         """The micro-batch's loss, summed over its targets in float64; fills `g`.
 
         `g` becomes (it is not added to) the gradient of scale * loss, where `scale` is one over the
         targets in the *global* batch: gradients of micro-batches then add up to the mean's.
+        `after_layer` is called after each layer's backward: a place to move communication on.
         """
         outputs, saved = self.forward(p, inputs, arena)
         loss, gradient = self.loss_function.value_and_gradient(outputs, targets, scale, arena)
-        self.backward(p, g, gradient, saved, arena)
+        self.backward(p, g, gradient, saved, arena, after_layer)
         return loss
 
     def loss(self, p: Tensors, inputs: Array, targets: Array, arena: Arena) -> float:
@@ -97,8 +105,15 @@ class Model:
         return x, saved
 
     def backward(
-        self, p: Tensors, g: Tensors, gradient: Array, saved: list[Any], arena: Arena
+        self,
+        p: Tensors,
+        g: Tensors,
+        gradient: Array,
+        saved: list[Any],
+        arena: Arena,
+        after_layer: Callable[[], object] = bool,
     ) -> None:
         """Fill `g`, given the gradient of the last layer's output and what `forward` saved."""
         for layer, kept in zip(reversed(self.layers), reversed(saved), strict=True):
             gradient = layer.backward(p, g, gradient, kept, arena)
+            after_layer()

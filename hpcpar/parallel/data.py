@@ -109,8 +109,9 @@ class DataParallel:
             target = gradient if number == 0 else self._scratch
             inputs, wanted = (self._device.asarray(a) for a in self._part.batch(samples))
             loss += self._model.loss_and_gradients(
-                self._params, self._view(target), inputs, wanted, scale, self._arena
-            )
+                self._params, self._view(target), inputs, wanted, scale, self._arena,
+                self._total.comm.progress,
+            )  # fmt: skip
             if number > 0:
                 self._device.xp.add(gradient, target, out=gradient)
         return loss

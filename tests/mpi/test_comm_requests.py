@@ -1,9 +1,13 @@
 """Several operations under way at once, communicators of parts, and the ledger."""
 
+import gc
+import time
+
 import numpy as np
 import pytest
 
 from hpcpar.comm import Communicator
+from hpcpar.comm.progress import start_progress
 from hpcpar.schedule import deal, subtrees, tree_allreduce
 
 pytestmark = pytest.mark.mpi
@@ -146,3 +150,31 @@ def test_run_a_schedule(comm, op):
         comm.run(steps, buffers, op="mean")
     with pytest.raises(ValueError, match="differ in dtype"):
         comm.run(steps, {"x": np.empty(1), **buffers, "out": np.empty(count, np.float32)})
+
+
+def test_progress_without_a_request_in_hand(comm):
+    """What a training loop does between the layers of its backward pass."""
+    request = comm.iallreduce(np.full(300_000, float(comm.rank)))
+    deadline = time.monotonic() + 20
+    while not request.done:
+        comm.progress()
+        assert time.monotonic() < deadline
+    assert (request.wait() == sum(range(comm.size))).all()
+
+
+def test_a_progress_thread_moves_requests_on(comm):
+    """The main thread calls nothing of the package meanwhile; the thread ends with its owner."""
+    with Communicator(comm.mpi, timeout=20) as other:
+        thread = start_progress(other._engine)
+        for count in (10, 300_000):
+            request = other.iallreduce(np.full(count, float(other.rank)))
+            deadline = time.monotonic() + 20
+            while not request.done:
+                time.sleep(0.001)
+                assert time.monotonic() < deadline
+            assert (request.wait() == sum(range(other.size))).all()
+        assert (other.allreduce(np.ones(7)) == other.size).all()
+    del other, request
+    gc.collect()
+    thread.join(timeout=20)
+    assert not thread.is_alive()
