@@ -9,7 +9,19 @@ answers.
 from collections.abc import Iterator
 from functools import lru_cache
 
+from hpcpar.schedule.broadcast import (
+    bcast_chain,
+    bcast_hierarchical,
+    bcast_line,
+    bcast_tree,
+    prefers_chain,
+)
 from hpcpar.schedule.exchange import SEGMENT, direct_tree, piece, pipeline, stages
+from hpcpar.schedule.hierarchical import hierarchical_ranks
+from hpcpar.schedule.hierarchical_halves import (
+    hierarchical_allgather,
+    hierarchical_reduce_scatter,
+)
 from hpcpar.schedule.ring import ring_allreduce
 from hpcpar.schedule.steps import Combine, Copy, Recv, Send, Span, Step
 from hpcpar.schedule.tree import Node, allreduce_roots, combine_plan
@@ -42,26 +54,45 @@ def allreduce(
     source: str = "x",
     *,
     segment: int = SEGMENT,
+    nodes: tuple[int, ...] | None = None,
 ) -> Steps:
     """out = the reduction of every rank's `source`, which may be "out" itself.
 
-    auto, halving (a power of two of ranks) and direct have the same bits: the tree over the ranks.
+    auto, halving and direct have the same bits: the tree over the ranks. hierarchical has them too
+    where the ranks of every node are consecutive; otherwise its tree is over the ranks in the order
+    of their nodes. `nodes` has the number of each rank's node, None for one node.
     """
     if algorithm == "ring":
         return ring_allreduce(rank, size, count, source, segment)
-    if algorithm == "halving" and size & (size - 1):
-        raise ValueError(f"halving needs a power of two of ranks, not {size}: take direct or auto")
-    nodes = _one_each(size)
+    places = _places(size, nodes)
+    if algorithm == "hierarchical" and size > 1:
+        return tuple(hierarchical_ranks(rank, count, places, source, segment))
+    trees = _one_each(size)
     return tuple(
-        allreduce_roots(rank, count, nodes, size, [source], segment=segment, algorithm=algorithm)
+        allreduce_roots(
+            rank, count, trees, size, [source], segment=segment, algorithm=algorithm, nodes=nodes
+        )
     )
 
 
 @remember
-def reduce_scatter(rank: int, size: int, counts: tuple[int, ...], segment: int = SEGMENT) -> Steps:
-    """out = this rank's run of the sum, by direct exchange; rank j's run has counts[j] elements."""
+def reduce_scatter(
+    rank: int,
+    size: int,
+    counts: tuple[int, ...],
+    segment: int = SEGMENT,
+    nodes: tuple[int, ...] | None = None,
+) -> Steps:
+    """out = this rank's run of the sum; rank j's run has counts[j] elements.
+
+    By direct exchange, or with `nodes` (the number of each rank's node) added up inside the nodes
+    first; about the order of additions then see `allreduce`.
+    """
     if size == 1:
         return _copy(0, counts[0])
+    if nodes is not None:
+        places = _places(size, nodes)
+        return tuple(hierarchical_reduce_scatter(rank, _runs(counts), places, segment))
     plan = combine_plan([node for own in _one_each(size) for node in own], size)
     return tuple(
         direct_tree(rank, range(size), plan, ["x"], _runs(counts), segment=segment, share=False)
@@ -107,21 +138,32 @@ def reduce(rank: int, size: int, count: int, root: int = 0, segment: int = SEGME
 
 
 @remember
-def bcast(rank: int, size: int, count: int, root: int = 0, segment: int = SEGMENT) -> Steps:
-    """Fill "x" with the root's, down a binomial tree, piece after piece."""
-    place = (rank - root) % size
-    pieces = [piece(range(count), i, segment) for i in range(stages((range(count),), segment))]
-    spans = [Span("x", run.start, run.stop) for run in pieces]
-    steps: list[Step] = []
-    reach = 1 << (size - 1).bit_length()
-    if place:
-        reach = place & -place
-        steps += [Recv((root + place - reach) % size, span) for span in spans]
-    children = []
-    while (reach := reach >> 1) > 0:
-        if place + reach < size:
-            children.append((root + place + reach) % size)
-    return (*steps, *(Send(child, span) for span in spans for child in children))
+def bcast(
+    rank: int,
+    size: int,
+    count: int,
+    root: int = 0,
+    algorithm: str = "auto",
+    *,
+    segment: int = SEGMENT,
+    nodes: tuple[int, ...] | None = None,
+) -> Steps:
+    """Fill "x" with the root's: down a binomial tree, along a chain, or hierarchical.
+
+    auto takes what needs the fewest pieces one after the other; where `nodes` (the number of each
+    rank's node) has several, hierarchical for more than one piece. Tree and chain go node by node.
+    """
+    if algorithm not in ("auto", "tree", "chain", "hierarchical"):
+        raise ValueError(f"bcast: algorithm is {algorithm!r}: auto, tree, chain or hierarchical")
+    places = _places(size, nodes)
+    if algorithm == "auto":
+        far = len(set(places)) > 1 and count > segment
+        chain = prefers_chain(size, count, segment)
+        algorithm = "hierarchical" if far else "chain" if chain else "tree"
+    if algorithm == "hierarchical":
+        return tuple(bcast_hierarchical(rank, root, count, places, segment))
+    steps_of = bcast_chain if algorithm == "chain" else bcast_tree
+    return tuple(steps_of(rank, bcast_line(size, root, places), count, segment))
 
 
 @remember
@@ -155,8 +197,20 @@ def scatter(
 
 
 @remember
-def allgather(rank: int, size: int, counts: tuple[int, ...], segment: int = SEGMENT) -> Steps:
-    """out = every rank's "x", in rank order; rank j's has counts[j] elements."""
+def allgather(
+    rank: int,
+    size: int,
+    counts: tuple[int, ...],
+    segment: int = SEGMENT,
+    nodes: tuple[int, ...] | None = None,
+) -> Steps:
+    """out = every rank's "x", in rank order; rank j's has counts[j] elements.
+
+    From each to each, or with `nodes` (the number of each rank's node) once to every node.
+    """
+    if nodes is not None:
+        places = _places(size, nodes)
+        return tuple(hierarchical_allgather(rank, _runs(counts), places, segment))
     own = range(counts[rank])
     return _exchange(rank, size, [own] * size, _runs(counts), segment)
 
@@ -258,6 +312,13 @@ def _runs(counts: tuple[int, ...]) -> list[range]:
         runs.append(range(start, start + count))
         start += count
     return runs
+
+
+def _places(size: int, nodes: tuple[int, ...] | None) -> tuple[int, ...]:
+    """The node of each rank."""
+    if nodes is not None and len(nodes) != size:
+        raise ValueError(f"nodes has {len(nodes)} entries for {size} ranks")
+    return (0,) * size if nodes is None else nodes
 
 
 def _one_each(size: int) -> list[list[Node]]:

@@ -4,12 +4,22 @@ Large spans travel in pieces. A pattern starts the transfers of a few pieces ahe
 then adds them one by one, so that what has just arrived is added while the next is on its way.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, MutableMapping, Sequence
 from itertools import chain, pairwise
 
 from hpcpar.schedule.steps import Combine, Copy, Recv, Send, Span, Step
 
-__all__ = ["SEGMENT", "direct_tree", "doubling_tree", "halving_tree", "piece", "pipeline", "split"]
+__all__ = [
+    "AHEAD",
+    "SEGMENT",
+    "add_up",
+    "direct_tree",
+    "doubling_tree",
+    "piece",
+    "pipeline",
+    "split",
+    "stages",
+]
 
 SEGMENT = 1 << 18  # elements in a message: large enough for MPI, and soon added while in the cache
 AHEAD = 2
@@ -95,7 +105,7 @@ def direct_tree(
         mine = piece(slices[rank], i, segment)
         out = Span("out", mine.start - shift, mine.stop - shift)
         if mine:
-            steps += _add_up(plan, places(i), out)
+            steps += add_up(plan, places(i), out)
         for other in others if share else ():
             theirs = piece(slices[other], i, segment)
             if theirs:
@@ -105,37 +115,6 @@ def direct_tree(
         return steps
 
     return pipeline(stages(slices, segment), start, finish)
-
-
-def halving_tree(
-    rank: int, size: int, count: int, source: str = "x", segment: int = SEGMENT
-) -> list[Step]:
-    """Recursive halving, nearest partner first, then doubling; `size` is a power of two.
-
-    Every rank has one root, in `source`. In every round partners swap halves of what they are
-    responsible for and add the other's half to their own, left + right. The rounds are the levels
-    of the tree.
-    """
-    steps: list[Step] = []
-    rounds: list[tuple[int, range, range]] = []
-    mine, have = range(count), source
-    for distance in _powers(size):
-        partner = rank ^ distance
-        keep, give = split(len(mine), 2)
-        if rank & distance:
-            keep, give = give, keep
-        keep, give = (range(mine.start + run.start, mine.start + run.stop) for run in (keep, give))
-        steps += _swap_and_add(have, keep, give, partner, segment, left=rank < partner)
-        rounds.append((partner, keep, give))
-        mine, have = keep, "out"
-    for partner, keep, give in reversed(rounds):
-        for i in range(stages((keep, give), segment)):
-            theirs, ours = piece(give, i, segment), piece(keep, i, segment)
-            if theirs:
-                steps.append(Recv(partner, Span("out", theirs.start, theirs.stop)))
-            if ours:
-                steps.append(Send(partner, Span("out", ours.start, ours.stop)))
-    return steps
 
 
 def doubling_tree(rank: int, size: int, count: int, source: str = "x") -> list[Step]:
@@ -151,32 +130,9 @@ def doubling_tree(rank: int, size: int, count: int, source: str = "x") -> list[S
     return steps
 
 
-def _swap_and_add(
-    have: str, keep: range, give: range, partner: int, segment: int, *, left: bool
+def add_up(
+    plan: Sequence[tuple[int, int, int]], spans: MutableMapping[int, Span] | list[Span], out: Span
 ) -> list[Step]:
-    """Send the run `give` of buffer `have`; add what arrives for `keep`, on its `left` or right."""
-
-    def slot(i: int) -> Span:
-        base = (i % AHEAD) * segment
-        return Span("scratch", base, base + len(piece(keep, i, segment)))
-
-    def start(i: int) -> list[Step]:
-        theirs, arriving = piece(give, i, segment), slot(i)
-        steps: list[Step] = [Recv(partner, arriving)] if len(arriving) else []
-        return [*steps, Send(partner, Span(have, theirs.start, theirs.stop))] if theirs else steps
-
-    def finish(i: int) -> list[Step]:
-        ours = piece(keep, i, segment)
-        if not ours:
-            return []
-        own, other = Span(have, ours.start, ours.stop), slot(i)
-        operands = (own, other) if left else (other, own)
-        return [Combine(Span("out", ours.start, ours.stop), *operands)]
-
-    return pipeline(stages((keep, give), segment), start, finish)
-
-
-def _add_up(plan: Sequence[tuple[int, int, int]], spans: dict[int, Span], out: Span) -> list[Step]:
     """The additions of `plan`; the last goes to `out`, the others stay in scratch."""
     if not plan:
         return [Copy(out, spans[0])]

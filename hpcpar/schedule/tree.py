@@ -1,166 +1,29 @@
-"""The shape of the tree that sums are added by, and what ranks need to know to share one.
+"""Sums of leaves by the tree, on all ranks: the reductions whose bits do not depend on the layout.
 
-The leaves 0 .. `leaves`-1 stand under the binary tree of the next power of two; leaves that do not
-exist are skipped, so an inner node with one child has that child's value. Node (level, index)
-covers the leaves [index * 2**level, (index + 1) * 2**level). Several nodes at the right edge may
-cover the same leaves; the highest of them names the subtree.
-
-All functions here are pure, and the order they describe depends on `leaves` alone.
+The tree's shape is in schedule/shape.py; its names are here too. Here are the ways to add up what
+the ranks hold of one.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from fractions import Fraction
 from functools import lru_cache
 
-from hpcpar.schedule.exchange import SEGMENT, direct_tree, doubling_tree, halving_tree, split
+from hpcpar.schedule.exchange import SEGMENT, direct_tree, doubling_tree, split
+from hpcpar.schedule.halving import halving_tree
+from hpcpar.schedule.hierarchical import consecutive, hierarchical_tree
+from hpcpar.schedule.shape import Node, combine_plan, deal, roots, subtrees
 from hpcpar.schedule.steps import Copy, Span, Step
 
-__all__ = ["Node", "combine_plan", "deal", "roots", "subtrees", "tree_allreduce"]
+__all__ = [
+    "Node",
+    "allreduce_roots",
+    "combine_plan",
+    "deal",
+    "roots",
+    "subtrees",
+    "tree_allreduce",
+]
 
 SMALL = 1 << 11  # elements up to which fewer messages matter more than less volume
-
-
-@dataclass(frozen=True, slots=True)
-class Node:
-    """A subtree: the leaves [index * 2**level, (index + 1) * 2**level) that exist."""
-
-    level: int
-    index: int
-
-    def leaves(self, leaves: int) -> range:
-        """The leaf numbers under this node in a tree of `leaves`."""
-        return range(self.index << self.level, min((self.index + 1) << self.level, leaves))
-
-
-def subtrees(start: int, stop: int, leaves: int) -> list[Node]:
-    """The fewest subtrees that make up the run of leaves [start, stop), from left to right.
-
-    >>> subtrees(0, 3, 6)
-    [Node(level=1, index=0), Node(level=0, index=2)]
-    >>> subtrees(3, 6, 6)
-    [Node(level=0, index=3), Node(level=2, index=1)]
-    """
-    if not 0 <= start <= stop <= leaves:
-        raise ValueError(f"no run [{start}, {stop}) in a tree of {leaves} leaves")
-    edge = _edge(stop, leaves)
-    nodes = []
-    while start < stop:
-        fits = (edge - start).bit_length() - 1
-        level = min(fits, (start & -start).bit_length() - 1) if start else fits
-        nodes.append(Node(level, start >> level))
-        start += 1 << level
-    return nodes
-
-
-def roots(start: int, stop: int, leaves: int) -> int:
-    """len(subtrees(start, stop, leaves)), without listing them.
-
-    The run falls apart at `middle`, the multiple of the largest power of two inside it: to its left
-    blocks grow, to its right they shrink, one for each set bit of the two lengths. A run up to the
-    last leaf only grows, until it is past the leaves.
-    """
-    if start >= stop:
-        return 0
-    if stop < leaves:
-        height = (start ^ stop).bit_length() - 1
-        middle = stop >> height << height
-        return (middle - start).bit_count() + (stop - middle).bit_count()
-    count = 1
-    while start and (start := start + (start & -start)) < leaves:
-        count += 1
-    return count
-
-
-def deal(leaves: int, ranks: int, weights: Sequence[float] | None = None) -> list[range]:
-    """A contiguous run of leaves for each rank, cut where the runs have the fewest roots in all.
-
-    Without `weights` the lengths differ by at most one; with them, a rank's length is its share
-    leaves * weight / sum(weights), rounded down or up. Ranks beyond the leaves get an empty run.
-    Dynamic programming over (rank, how many were rounded up so far); among equals the earlier
-    ranks get the longer runs.
-
-    >>> deal(6, 4)
-    [range(0, 2), range(2, 4), range(4, 5), range(5, 6)]
-    """
-    if leaves < 0 or ranks < 1:
-        raise ValueError(f"cannot deal {leaves} leaves to {ranks} ranks")
-    if weights is None and leaves <= ranks:
-        return [range(min(r, leaves), min(r + 1, leaves)) for r in range(ranks)]
-    if weights is None:
-        return list(_deal(leaves, (1,) * ranks))
-    if len(weights) != ranks or min(weights) < 0 or sum(weights) <= 0:
-        raise ValueError(f"weights must be {ranks} numbers >= 0 that are not all 0, not {weights}")
-    return list(_deal(leaves, tuple(weights)))
-
-
-@lru_cache(maxsize=64)
-def _deal(leaves: int, weights: tuple[float, ...]) -> tuple[range, ...]:
-    exact = [Fraction(weight) for weight in weights]
-    total = sum(exact)
-    shares = [leaves * weight / total for weight in exact]
-    floors = [int(share) for share in shares]
-    ups = leaves - sum(floors)  # that many ranks round up
-    starts = [0]
-    for low in floors:
-        starts.append(starts[-1] + low)
-
-    # cost[k]: fewest roots of the ranks from r on, if k ranks before r were rounded up
-    never = 1 << 60
-    cost = [never] * ups + [0]
-    choice: list[bytes] = []
-    for r in reversed(range(len(weights))):
-        may_round_up = shares[r] > floors[r]
-        before, after, chosen = starts[r], [never] * (ups + 1), bytearray(ups + 1)
-        for k in range(max(0, ups - (len(weights) - r)), min(ups, r) + 1):
-            start = before + k
-            stop = start + floors[r]
-            best = cost[k] + roots(start, stop, leaves) if cost[k] < never else never
-            if may_round_up and k < ups and cost[k + 1] < never:
-                longer = cost[k + 1] + roots(start, stop + 1, leaves)
-                if longer <= best:
-                    best, chosen[k] = longer, 1
-            after[k] = best
-        cost = after
-        choice.append(bytes(chosen))
-
-    runs, start, k = [], 0, 0
-    for low, chosen_up in zip(floors, reversed(choice), strict=True):
-        stop = start + low + chosen_up[k]
-        k += chosen_up[k]
-        runs.append(range(start, stop))
-        start = stop
-    return tuple(runs)
-
-
-def combine_plan(nodes: Sequence[Node], leaves: int) -> list[tuple[int, int, int]]:
-    """How the roots `nodes`, left to right and covering [0, leaves), are summed by the tree.
-
-    The answer is a list of additions (into, left, right) of positions in `nodes`: the value at
-    `into` becomes left + right, and position 0 has the sum at the end. `into` is `left`: a sum
-    stands where its first root stood. An addition comes as soon as its operands are there if the
-    roots arrive from left to right.
-
-    >>> combine_plan(subtrees(0, 3, 6) + subtrees(3, 6, 6), 6)
-    [(1, 1, 2), (0, 0, 1), (0, 0, 3)]
-    """
-    additions = []
-    partial: list[tuple[Node, int]] = []  # sums so far, left to right
-    reached = 0
-    for position, node in enumerate(nodes):
-        covered = node.leaves(leaves)
-        if covered.start != reached or not covered:
-            raise ValueError(f"root {position} covers {covered}, not a run from leaf {reached} on")
-        reached = covered.stop
-        grown, where = _highest(node, leaves), position
-        while partial and partial[-1][0] == Node(grown.level, grown.index ^ 1):
-            left = partial.pop()[1]
-            additions.append((left, left, where))
-            grown, where = _highest(Node(grown.level + 1, grown.index >> 1), leaves), left
-        partial.append((grown, where))
-    if reached != leaves:
-        raise ValueError(f"the roots end at leaf {reached} of {leaves}")
-    return additions
 
 
 def tree_allreduce(
@@ -171,6 +34,8 @@ def tree_allreduce(
     leaves: int,
     *,
     segment: int = SEGMENT,
+    algorithm: str = "auto",
+    nodes: Sequence[int] | None = None,
 ) -> Sequence[Step]:
     """Sum the roots of all ranks by the tree; every rank gets the same bits, for every `size`.
 
@@ -178,75 +43,92 @@ def tree_allreduce(
     each, in the order of `subtrees`; afterwards all have the sum in "out". Nothing but "out" and
     "scratch" is written.
 
-    If `size` is a power of two and every rank has one root of the same level: recursive halving,
-    nearest partner first, and doubling (Rabenseifner 2004; Thakur, Rabenseifner and Gropp 2005):
-    2 log2(size) rounds. Otherwise a direct exchange: rank j gets slice j of every root, adds it up
-    by the tree, and sends the sum to all. Both move the least volume, 2 (size - 1) / size * count
-    elements out of each rank where that has one root. `segment` is the number of elements that
-    travel in one message.
+    Args:
+        runs: the leaves of each rank, one run after the other; a run may be empty.
+        segment: the number of elements that travel in one message.
+        algorithm: halving (schedule/halving.py): 2 log2(size) rounds; direct: rank j gets slice j
+            of every root, adds it up by the tree, and sends the sum to all; hierarchical
+            (schedule/hierarchical.py). All have the same bits, and move 2 (size - 1) / size * count
+            elements out of each rank that has one root. auto takes hierarchical where there are
+            several nodes with consecutive ranks; halving where `size` is a power of two and every
+            rank has one root of the same level; else direct.
+        nodes: the number of each rank's node; None if all are on one. Where the ranks of a node are
+            not consecutive, hierarchical is direct: the order of additions comes first.
     """
     if len(runs) != size or not 0 <= rank < size:
         raise ValueError(f"{len(runs)} runs of leaves for rank {rank} of {size}")
-    return _tree_allreduce(rank, count, tuple(runs), leaves, segment)
+    places = None if nodes is None else tuple(nodes)
+    return _tree_allreduce(rank, count, tuple(runs), leaves, segment, algorithm, places)
 
 
 @lru_cache(maxsize=128)
 def _tree_allreduce(
-    rank: int, count: int, runs: tuple[range, ...], leaves: int, segment: int
+    rank: int,
+    count: int,
+    runs: tuple[range, ...],
+    leaves: int,
+    segment: int,
+    algorithm: str,
+    nodes: tuple[int, ...] | None,
 ) -> tuple[Step, ...]:
-    nodes = [subtrees(run.start, run.stop, leaves) for run in runs]
-    names = [f"root{i}" for i in range(len(nodes[rank]))]
-    return tuple(allreduce_roots(rank, count, nodes, leaves, names, segment=segment))
+    trees = [subtrees(run.start, run.stop, leaves) for run in runs]
+    names = [f"root{i}" for i in range(len(trees[rank]))]
+    return tuple(
+        allreduce_roots(
+            rank, count, trees, leaves, names, segment=segment, algorithm=algorithm, nodes=nodes
+        )
+    )
 
 
 def allreduce_roots(
     rank: int,
     count: int,
-    nodes: Sequence[Sequence[Node]],
+    trees: Sequence[Sequence[Node]],
     leaves: int,
     names: Sequence[str],
     *,
     segment: int = SEGMENT,
     algorithm: str = "auto",
+    nodes: tuple[int, ...] | None = None,
 ) -> list[Step]:
-    """`tree_allreduce` of the roots `nodes` of all ranks, with this rank's in the buffers `names`.
+    """`tree_allreduce` of the roots `trees` of all ranks, with this rank's in the buffers `names`.
 
-    `algorithm` is auto, halving or direct; halving takes a power of two of ranks, with one root of
-    the same level each.
+    Raises ValueError for an `algorithm` that is not auto, halving, direct or hierarchical.
     """
-    size = len(nodes)
+    size = len(trees)
+    if algorithm not in ("auto", "halving", "direct", "hierarchical"):
+        raise ValueError(f"algorithm is {algorithm!r}: auto, halving, direct or hierarchical")
     if size == 1:
         return [] if names[0] == "out" else [Copy(Span("out", 0, count), Span(names[0], 0, count))]
-    if algorithm == "halving" or (algorithm == "auto" and _aligned(nodes)):
-        if count <= SMALL:
+    if algorithm in ("auto", "hierarchical") and nodes is not None and consecutive(nodes):
+        large = 1 < len(set(nodes)) < size and count > SMALL
+        if algorithm == "hierarchical" or large:
+            return hierarchical_tree(rank, count, trees, leaves, names, nodes, segment)
+    if algorithm == "halving" or (algorithm == "auto" and _aligned(trees)):
+        if count <= SMALL and _aligned(trees):
             return doubling_tree(rank, size, count, names[0])
         if size > 2 or algorithm == "halving":  # for two ranks the direct exchange is the same
-            return halving_tree(rank, size, count, names[0], segment)
-    owners = [owner for owner, own in enumerate(nodes) for _ in own]
-    plan = combine_plan([node for own in nodes for node in own], leaves)
+            owners, plan = _whole(trees, leaves)
+            return halving_tree(rank, size, count, owners, plan, names, segment)
+    owners, plan = _whole(trees, leaves)
     small = count * len(owners) <= SMALL
     slices = [range(count)] * size if small else split(count, size)
     return direct_tree(rank, owners, plan, names, slices, segment=segment, share=not small)
 
 
-def _aligned(nodes: Sequence[Sequence[Node]]) -> bool:
+def _whole(
+    trees: Sequence[Sequence[Node]], leaves: int
+) -> tuple[list[int], list[tuple[int, int, int]]]:
+    """The owner of every root, and how all are added."""
+    owners = [owner for owner, own in enumerate(trees) for _ in own]
+    return owners, combine_plan([node for own in trees for node in own], leaves)
+
+
+def _aligned(trees: Sequence[Sequence[Node]]) -> bool:
     """Whether the roots are one whole level of the tree, one on each rank."""
-    size = len(nodes)
+    size = len(trees)
     return (
         size & (size - 1) == 0
-        and all(len(own) == 1 for own in nodes)
-        and len({own[0].level for own in nodes}) == 1
+        and all(len(own) == 1 for own in trees)
+        and len({own[0].level for own in trees}) == 1
     )  # fmt: skip
-
-
-def _edge(stop: int, leaves: int) -> int:
-    """A run up to the last leaf also covers the leaves that do not exist: the next power of two."""
-    return 1 << (leaves - 1).bit_length() if stop == leaves and leaves > 0 else stop
-
-
-def _highest(node: Node, leaves: int) -> Node:
-    """The highest node that covers the same leaves."""
-    level, index = node.level, node.index
-    while (1 << level) < leaves and index & 1 == 0 and (index | 1) << level >= leaves:
-        level, index = level + 1, index >> 1
-    return Node(level, index)
