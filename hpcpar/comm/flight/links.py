@@ -1,0 +1,98 @@
+"""Sockets that carry JSON, a line a message; between nodes, who connects proves that it may."""
+
+import contextlib
+import hashlib
+import json
+import socket
+import struct
+from typing import Any
+
+__all__ = ["Line", "addresses", "peer", "proof"]
+
+Message = dict[str, Any]
+
+SEND_LIMIT = 2.0  # seconds
+
+
+class Line:
+    """A connected socket. `receive` is to be called when there is something to read."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self.socket = connection
+        self._rest = b""
+        connection.settimeout(SEND_LIMIT)
+
+    def fileno(self) -> int:
+        """For selectors."""
+        return self.socket.fileno()
+
+    def send(self, message: Message, descriptors: list[int] | None = None) -> None:
+        """Raises OSError when the other end does not take it."""
+        data = json.dumps(message).encode() + b"\n"
+        sent = socket.send_fds(self.socket, [data], descriptors) if descriptors else 0
+        self.socket.sendall(data[sent:])
+
+    def receive(self) -> list[Message]:
+        """The messages that have arrived whole. Raises EOFError when the other end is gone."""
+        try:
+            data = self.socket.recv(1 << 20)
+        except TimeoutError:
+            return []
+        except OSError:
+            data = b""
+        if not data:
+            raise EOFError
+        return self._split(data)
+
+    def receive_first(self, count: int) -> tuple[list[Message], list[int]]:
+        """`receive`, with up to `count` file descriptors that came along."""
+        try:
+            data, descriptors, _, _ = socket.recv_fds(self.socket, 1 << 16, count)
+        except OSError:
+            data, descriptors = b"", []
+        if not data:
+            raise EOFError
+        return self._split(data), list(descriptors)
+
+    def _split(self, data: bytes) -> list[Message]:
+        *whole, self._rest = (self._rest + data).split(b"\n")
+        messages = []
+        for line in whole:
+            with contextlib.suppress(ValueError):
+                message = json.loads(line)
+                if isinstance(message, dict):
+                    messages.append(message)
+        return messages
+
+    def close(self) -> None:
+        """Close the socket."""
+        self.socket.close()
+
+
+def proof(token: str, nonce: str, side: str) -> str:
+    """What only one who has the token can answer to a nonce (keyed BLAKE2, RFC 7693)."""
+    text = f"{side} {nonce}".encode()
+    return hashlib.blake2b(text, key=bytes.fromhex(token), digest_size=32).hexdigest()
+
+
+def peer(connection: socket.socket) -> tuple[int, int]:
+    """Process and user at the other end of a Unix socket."""
+    size = struct.calcsize("3i")
+    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
+    pid, user, _ = struct.unpack("3i", credentials)
+    return pid, user
+
+
+def addresses() -> list[str]:
+    """Where other nodes may reach this one: the IPv4 addresses of its interfaces, then its name."""
+    import fcntl
+
+    found = []
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        for _, name in socket.if_nameindex():
+            request = struct.pack("256s", name.encode()[:15])
+            with contextlib.suppress(OSError):  # an interface without an address
+                answer = fcntl.ioctl(probe, 0x8915, request)  # SIOCGIFADDR, netdevice(7)
+                found.append(socket.inet_ntoa(answer[20:24]))
+    found.sort(key=lambda address: address.startswith("127."))  # the loopback last
+    return [*found[:8], socket.gethostname()]

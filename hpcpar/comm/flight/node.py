@@ -1,0 +1,232 @@
+"""The ranks of one node, as its watcher sees them from outside: by their files and by /proc."""
+
+import contextlib
+import mmap
+import os
+import signal
+import time
+from collections.abc import Sequence
+
+from hpcpar.comm.flight import layout
+from hpcpar.comm.flight.layout import decode, pulse
+from hpcpar.comm.flight.links import Line
+from hpcpar.comm.flight.rows import Row, make_row, missing_row
+from hpcpar.comm.flight.signals import END_SIGNAL, STACK_SIGNAL, frames, position
+from hpcpar.comm.flight.verdict import Key
+
+__all__ = ["LocalRank", "Node"]
+
+STACK_LIMIT = 1.0  # seconds for a rank to write its stack
+END_LIMIT = 2.0  # seconds for a rank to end
+FIRST_LOOK = 1.0  # seconds without a change before a rank is looked at closely
+JOIN_LIMIT = 10.0  # seconds for a rank to be heard of
+RETRY = 8.0  # seconds after which a hang that was told is told again
+
+
+class LocalRank:
+    """One rank: its process, its recorder, and for how long it has been quiet."""
+
+    def __init__(
+        self, rank: int, pid: int, line: Line, signals: Sequence[str], descriptors: list[int]
+    ) -> None:
+        self.rank, self.pid, self.line = rank, pid, line
+        self.signals = signals  # those it has taken: end, stack
+        self.gone = self.left = False  # its process is over; and it had said that it would be
+        self.process = -1
+        try:
+            self.process = os.pidfd_open(pid)
+        except ProcessLookupError:
+            self.gone = True
+        self.memory = mmap.mmap(descriptors[0], layout.FILE_BYTES, access=mmap.ACCESS_READ)
+        self.words = memoryview(self.memory).cast("q")
+        self.stack = descriptors[1]
+        self.told = 0  # how often its hang was told
+        self.quiet = 0.0  # seconds that this watcher has seen it without any change
+        self._beat = pulse(self.words)
+        self._look = FIRST_LOOK
+        self._key: Key | None = None
+
+    def state(self) -> str:
+        """running, stopped, paused (by a debugger), ended or dead."""
+        if self.gone:
+            return "ended" if self.left else "dead"
+        try:
+            with open(f"/proc/{self.pid}/stat") as file:
+                letter = file.read().rpartition(")")[2].split()[0]
+        except OSError:
+            letter = "X"
+        if letter in "ZX":
+            return "ended" if self.left else "dead"
+        return {"T": "stopped", "t": "paused"}.get(letter, "running")
+
+    def hung(self, elapsed: float, watch: int) -> Key | None:
+        """The call that it has waited in for too long; asked after each `elapsed` seconds."""
+        beat = pulse(self.words)
+        if beat != self._beat:
+            self._beat, self._look, self._key = beat, FIRST_LOOK, None
+            self.quiet, self.told = 0.0, 0
+            return None
+        self.quiet += elapsed
+        if self.quiet < self._look:
+            return None
+        if self._key is None:
+            self._look_closely(watch)
+            return None
+        self._look = self.quiet + RETRY
+        return self._key
+
+    def _look_closely(self, watch: int) -> None:
+        """Find out what it waits in and how long it may; this lasts until something changes."""
+        self._look = float("inf")
+        words, head = self.words, self.words[layout.HEAD]
+        calling = words[head + layout.END] == 0 and words[head + layout.OPERATION] < layout.REQUEST
+        if not words[layout.WAIT] and not calling:
+            return
+        snapshot = decode(self.memory[:])
+        call = snapshot.waiting
+        group = snapshot.groups.get(call.group) if call else None
+        if call is not None and group is not None and group.watch == watch:
+            timeout = group.timeout / 1e9
+            self._key = call.group, call.kind, call.number
+            self._look = timeout + max(2.0, timeout / 10)  # its own error comes first
+
+    def restart_clock(self) -> None:
+        """Its wait counts from now on."""
+        self.quiet, self._look, self._key, self.told = 0.0, FIRST_LOOK, None, 0
+
+    def signal(self, number: int) -> None:
+        """Send a signal, to this process or to none."""
+        with contextlib.suppress(OSError):
+            signal.pidfd_send_signal(self.process, number)
+
+    def row(self, state: str, stack: list[str]) -> Row:
+        """Its row now."""
+        where, inside = position(stack)
+        try:
+            snapshot = decode(self.memory[:])
+        except ValueError:
+            return missing_row(self.rank)
+        state = "stopped" if state == "paused" else state
+        return make_row(snapshot, time.monotonic_ns(), state, where, inside)
+
+
+class Node:
+    """All ranks of the node that the watcher knows."""
+
+    def __init__(self, expected: dict[int, int], watch: int) -> None:
+        self.expected, self.watch = expected, watch  # process ids by rank
+        self.ranks: dict[int, LocalRank] = {}
+
+    @property
+    def living(self) -> list[LocalRank]:
+        """Ranks whose processes are not over."""
+        return [rank for rank in self.ranks.values() if not rank.gone]
+
+    def over(self, age: float) -> bool:
+        """Whether all ranks are gone, `age` seconds after they were told of this watcher."""
+        if self.living:
+            return False
+        absent = [pid for rank, pid in self.expected.items() if rank not in self.ranks]
+        return not absent or age > JOIN_LIMIT or (age > 1 and not any(map(_exists, absent)))
+
+    @property
+    def all_left(self) -> bool:
+        """Whether all ranks came to an orderly end."""
+        known = [self.ranks[rank].left for rank in self.expected if rank in self.ranks]
+        return len(known) == len(self.expected) and all(known)
+
+    def hung(self, elapsed: float) -> tuple[LocalRank, Key] | None:
+        """A rank that has waited for too long, and its call."""
+        for rank in self.living:
+            key = rank.hung(elapsed, self.watch)
+            if key is None:
+                continue
+            states = {other.state() for other in self.living}
+            if "paused" in states or states == {"stopped"}:
+                # Under a debugger, or the whole job was put to sleep: that time does not count.
+                for other in self.living:
+                    other.restart_clock()
+                return None
+            if rank.state() == "running":
+                rank.told += 1
+                return rank, key
+        return None
+
+    def rows(self) -> list[Row]:
+        """A row for each rank of this node, within about a second."""
+        states = {number: rank.state() for number, rank in self.ranks.items()}
+        asked = []
+        for number, rank in self.ranks.items():
+            row_call = decode(rank.memory[:]).waiting
+            if states[number] == "running" and row_call is None and "stack" in rank.signals:
+                os.ftruncate(rank.stack, 0)
+                os.lseek(rank.stack, 0, os.SEEK_SET)  # the rank writes by the same open file
+                rank.signal(STACK_SIGNAL)
+                asked.append(rank)
+        stacks = _read_stacks(asked)
+        known = [
+            rank.row(states[number], stacks.get(number, [])) for number, rank in self.ranks.items()
+        ]
+        return known + [missing_row(rank) for rank in self.expected if rank not in self.ranks]
+
+    def end(self) -> None:
+        """End all ranks with exit status 3, whatever they are doing."""
+        living = self.living
+        launchers = _hydra_proxies(living)
+        for launcher in launchers:
+            _kill(launcher, signal.SIGSTOP)
+        for rank in living:
+            rank.signal(END_SIGNAL if "end" in rank.signals else signal.SIGKILL)
+            rank.signal(signal.SIGCONT)  # a stopped one ends when it goes on
+        deadline = time.monotonic() + END_LIMIT
+        while any(rank.state() not in ("dead", "ended") for rank in living):
+            if time.monotonic() > deadline:
+                for rank in living:
+                    rank.signal(signal.SIGKILL)
+                break
+            time.sleep(0.01)
+        for launcher in launchers:
+            _kill(launcher, signal.SIGCONT)
+
+
+def _read_stacks(asked: list[LocalRank]) -> dict[int, list[str]]:
+    """What the ranks that were asked have written, once it does not grow any more."""
+    stacks: dict[int, list[str]] = {}
+    sizes: dict[int, int] = {}
+    deadline = time.monotonic() + STACK_LIMIT
+    while len(stacks) < len(asked) and time.monotonic() < deadline:
+        time.sleep(0.02)
+        for rank in asked:
+            size = os.fstat(rank.stack).st_size
+            if size and sizes.get(rank.rank) == size:
+                text = os.pread(rank.stack, 1 << 16, 0).decode(errors="replace")
+                stacks[rank.rank] = frames(text)
+            sizes[rank.rank] = size
+    return stacks
+
+
+def _hydra_proxies(ranks: Sequence[LocalRank]) -> set[int]:
+    """MPICH's process managers above these ranks.
+
+    At the first rank that ends, Hydra sends SIGKILL to the others, and mpiexec returns 9 in place
+    of 3 if one of them had not ended by itself yet. So it is held until all have. Others return
+    the status of the first (Open MPI), and are left alone.
+    """
+    proxies = set()
+    for rank in ranks:
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            with open(f"/proc/{rank.pid}/stat") as file:
+                parent = int(file.read().rpartition(")")[2].split()[1])
+            with open(f"/proc/{parent}/comm") as file:
+                if file.read().strip() == "hydra_pmi_proxy":
+                    proxies.add(parent)
+    return proxies
+
+
+def _exists(pid: int) -> bool:
+    return os.path.exists(f"/proc/{pid}")
+
+
+def _kill(pid: int, number: int) -> None:
+    with contextlib.suppress(OSError):
+        os.kill(pid, number)

@@ -1,0 +1,310 @@
+"""The watcher: one small process a node, which looks at the ranks' recorders from outside.
+
+It is no MPI process and imports nothing but the standard library, so it works on whatever state the
+ranks are in. The watchers of a job form a star: the head, on the node of the lowest rank, collects
+the rows of all ranks, prints the table and the sentence, and has the ranks ended. A watcher that
+has lost the head acts alone. Each ends as soon as the ranks of its node are gone.
+"""
+
+import contextlib
+import json
+import os
+import selectors
+import socket
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from hpcpar.comm.flight.folder import recorder_name, remove, stack_name, sweep
+from hpcpar.comm.flight.layout import read_ranges
+from hpcpar.comm.flight.links import Line, Message, peer, proof
+from hpcpar.comm.flight.node import LocalRank, Node
+from hpcpar.comm.flight.rows import Row, from_json, missing_row, to_json
+from hpcpar.comm.flight.table import table
+from hpcpar.comm.flight.verdict import Key, find_call, verdict
+
+__all__ = ["Watcher", "main"]
+
+POLL = 0.25  # seconds between two looks at the recorders
+ROWS_LIMIT = 3.0  # seconds for the rows of other nodes
+FRESH = 10.0  # seconds for which a story is told to others
+CONNECT_LIMIT = 5.0  # seconds to reach the head
+
+
+class Story:
+    """What was told of a hang."""
+
+    def __init__(self, key: Key, rows: list[Row], sentence: str, table: str) -> None:
+        self.key, self.sentence, self.table = key, sentence, table
+        self.calls = {row.rank: row.call for row in rows if row.call is not None}
+        self.born = time.monotonic()
+
+    def tells(self, rank: int, key: Key) -> bool:
+        """Whether that rank's call is part of it: it was there already, or it is the same call."""
+        call = self.calls.get(rank)
+        there = call is not None and (call.group, call.kind, call.number) == key
+        same = key == self.key and key[1] == "collective"
+        return (there or same) and time.monotonic() - self.born < FRESH
+
+
+class Watcher:
+    """Args: what `start_watcher` has written on the standard input."""
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        self.token: str = config["token"]
+        self.folder = Path(config["folder"]) if config["folder"] else None
+        self.everybody = read_ranges(config["everybody"])
+        self.node = Node(dict(config["ranks"]), config["watch"])
+        self.number: int = config["node"]
+        self.selector = selectors.DefaultSelector()
+        self.newcomers = socket.socket(fileno=config["rank_socket"])
+        self.selector.register(self.newcomers, selectors.EVENT_READ, self._greet_rank)
+        self.door: socket.socket | None = None
+        self.nodes: dict[
+            Line, str
+        ] = {}  # lines from other nodes, with the nonce until it is answered
+        self.head: Line | None = None  # the line to the head, where that is another watcher
+        if config["head_socket"] is not None:
+            self.door = socket.socket(fileno=config["head_socket"])
+            self.selector.register(self.door, selectors.EVENT_READ, self._greet_node)
+        elif config["head"]:
+            self.head = self._reach(*config["head"])
+        self.asked: dict[int, Line] = {}  # ranks that wait for an answer of the head
+        self.backlog: list[tuple[Line, Message]] = []  # came in while rows were collected
+        self.arrived: dict[Line, list[Row]] = {}
+        self.story: Story | None = None  # the last one
+        self.collected = 0
+        self.wrong = False
+
+    def run(self) -> None:
+        """Watch until the ranks are gone."""
+        born = looked = time.monotonic()
+        swept = False
+        while not self.node.over(time.monotonic() - born):
+            for key, _ in self.selector.select(POLL):
+                key.data(key.fileobj)
+            while self.backlog:
+                self._hear_node(*self.backlog.pop(0))
+            now = time.monotonic()
+            if now - looked >= POLL:
+                # Time in which this process did not run either is not counted as anybody's wait.
+                self._look(min(now - looked, 2 * POLL))
+                looked = now
+            if self.folder is not None and not swept and now - born > 1:
+                sweep(self.folder.parent)
+                swept = True
+        if self.folder is not None and not self.wrong and self.node.all_left:
+            names = [f(rank) for rank in self.node.expected for f in (recorder_name, stack_name)]
+            remove(self.folder, names)
+
+    # Ranks of this node.
+
+    def _greet_rank(self, _: object) -> None:
+        connection, _ = self.newcomers.accept()
+        pid, user = peer(connection)
+        if user != os.getuid():
+            connection.close()
+            return
+        line = Line(connection)
+
+        def hear_first(_: object) -> None:
+            self.selector.unregister(line)
+            try:
+                (hello, *_), descriptors = line.receive_first(2)
+                rank = LocalRank(hello["rank"], pid, line, hello["signals"], descriptors)
+            except (EOFError, OSError, ValueError, IndexError, KeyError):
+                line.close()
+                return
+            self.node.ranks[rank.rank] = rank
+            self.selector.register(line, selectors.EVENT_READ, lambda _: self._hear_rank(rank))
+            if not rank.gone:
+                self.selector.register(
+                    rank.process, selectors.EVENT_READ, lambda _: self._lose(rank)
+                )
+
+        self.selector.register(line, selectors.EVENT_READ, hear_first)
+
+    def _hear_rank(self, rank: LocalRank) -> None:
+        try:
+            messages = rank.line.receive()
+        except EOFError:
+            self.selector.unregister(rank.line)  # its process is watched by itself
+            return
+        for message in messages:
+            if "bye" in message:
+                rank.left = True
+                self.wrong |= bool(message["bye"])
+            elif "ask" in message:
+                rank.restart_clock()  # it looks after itself
+                self._ask(rank, _key(message["ask"]))
+
+    def _lose(self, rank: LocalRank) -> None:
+        rank.gone = True
+        self.selector.unregister(rank.process)
+
+    def _look(self, elapsed: float) -> None:
+        found = self.node.hung(elapsed)
+        if found is None:
+            return
+        rank, key = found
+        if self.head is not None and rank.told == 1:
+            self._send(self.head, {"hang": key, "rank": rank.rank})
+        else:
+            self._end_hang(rank.rank, key)
+
+    def _ask(self, rank: LocalRank, key: Key) -> None:
+        if self.head is not None and self._send(self.head, {"ask": key, "rank": rank.rank}):
+            self.asked[rank.rank] = rank.line
+        else:
+            self._send(rank.line, self._story(rank.rank, key))
+
+    # Other nodes.
+
+    def _reach(self, hosts: list[str], port: int) -> Line | None:
+        """A line to the head, if it can be had."""
+        for host in hosts:
+            with contextlib.suppress(OSError, EOFError, LookupError, TypeError):
+                line = Line(socket.create_connection((host, port), CONNECT_LIMIT / len(hosts)))
+                nonce = line.receive()[0]["nonce"]
+                mine = os.urandom(16).hex()
+                line.send({"proof": proof(self.token, nonce, f"node {self.number}"),
+                           "node": self.number, "nonce": mine})  # fmt: skip
+                if line.receive()[0]["proof"] == proof(self.token, mine, "head"):
+                    self.selector.register(line, selectors.EVENT_READ, self._hear_head)
+                    return line
+                line.close()
+        return None
+
+    def _greet_node(self, _: object) -> None:
+        assert self.door is not None
+        connection, _ = self.door.accept()
+        line, nonce = Line(connection), os.urandom(16).hex()
+        self.nodes[line] = nonce
+        self.selector.register(line, selectors.EVENT_READ, self._read_node)
+        self._send(line, {"nonce": nonce})
+
+    def _read_node(self, line: Any) -> None:
+        try:
+            self.backlog += [(line, message) for message in line.receive()]
+        except EOFError:
+            self._drop(line)
+
+    def _hear_node(self, line: Line, message: Message) -> None:
+        if line not in self.nodes:
+            return
+        if nonce := self.nodes[line]:
+            wanted = proof(self.token, nonce, f"node {message.get('node')}")
+            if message.get("proof") != wanted:
+                self._drop(line)
+                return
+            self.nodes[line] = ""
+            self._send(line, {"proof": proof(self.token, str(message.get("nonce")), "head")})
+        elif "hang" in message:
+            self._end_hang(message["rank"], _key(message["hang"]))
+        elif "ask" in message:
+            rank = message["rank"]
+            self._send(line, {**self._story(rank, _key(message["ask"])), "rank": rank})
+        elif message.get("rows") is not None and message["number"] == self.collected:
+            self.arrived[line] = [from_json(row) for row in message["rows"]]
+
+    def _drop(self, line: Line) -> None:
+        if self.nodes.pop(line, None) is not None:
+            self.selector.unregister(line)
+            line.close()
+
+    def _hear_head(self, line: Any) -> None:
+        try:
+            messages = line.receive()
+        except EOFError:
+            self.selector.unregister(line)
+            self.head = None
+            return
+        for message in messages:
+            if "collect" in message:
+                rows = [to_json(row) for row in self.node.rows()]
+                self._send(line, {"rows": rows, "number": message["collect"]})
+            elif "end" in message:
+                self.wrong = True
+                self.node.end()
+            elif "sentence" in message and message["rank"] in self.asked:
+                self._send(self.asked.pop(message["rank"]), message)
+
+    def _send(self, line: Line, message: Message) -> bool:
+        try:
+            line.send(message)
+        except OSError:
+            return False
+        return True
+
+    # What only the head does, or one that is alone.
+
+    def _rows(self) -> list[Row]:
+        """The rows of all ranks of the job, as far as they can be had."""
+        self.collected += 1
+        self.arrived = {}
+        others = [line for line, nonce in self.nodes.items() if not nonce]
+        others = [line for line in others if self._send(line, {"collect": self.collected})]
+        rows = {row.rank: row for row in self.node.rows()}
+        deadline, backlog = time.monotonic() + ROWS_LIMIT, []
+        with selectors.DefaultSelector() as selector:
+            for line in others:
+                selector.register(line, selectors.EVENT_READ)
+            while any(line in self.nodes and line not in self.arrived for line in others):
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    break
+                for key, _ in selector.select(left):
+                    self._read_node(key.fileobj)
+                    if key.fileobj not in self.nodes:
+                        selector.unregister(key.fileobj)
+                for line, message in self.backlog:
+                    if "rows" in message:
+                        self._hear_node(line, message)
+                    else:
+                        backlog.append((line, message))
+                self.backlog = []
+        self.backlog = backlog
+        for more in self.arrived.values():
+            rows.update((row.rank, row) for row in more)
+        return [rows.get(rank) or missing_row(rank) for rank in self.everybody]
+
+    def _story(self, rank: int, key: Key) -> Message:
+        """Sentence and table for a rank that waited in vain; ranks of one hang get the same."""
+        story = self.story
+        if story is None or not story.tells(rank, key):
+            rows = self._rows()
+            story = self.story = Story(key, rows, verdict(rows, (rank, key)), table(rows))
+            return {"sentence": story.sentence, "table": story.table, "first": True}
+        return {"sentence": story.sentence, "table": story.table, "first": False}
+
+    def _end_hang(self, rank: int, key: Key) -> None:
+        """Say what is wrong, once, and end the job, unless the rank has come out meanwhile."""
+        if self.wrong:
+            return
+        rows = self._rows()
+        row = next((row for row in rows if row.rank == rank), None)
+        call = find_call(row, key) if row is not None else None
+        if row is None or call is None or call is not row.call:
+            return
+        self.wrong = True
+        text = f"hpcpar: {verdict(rows, None)}\n\n{table(rows)}\n\n"
+        if self.folder is not None:
+            text += f"The job is ended. Its flight recorders are in {self.folder}\n"
+        with contextlib.suppress(OSError):
+            os.write(2, text.encode())
+        for line in list(self.nodes):
+            self._send(line, {"end": True})
+        self.node.end()
+
+
+def _key(fields: list[Any]) -> Key:
+    group, kind, number = fields
+    return group, kind, number
+
+
+def main() -> None:
+    """Run a watcher by what stands on the standard input."""
+    config = json.loads(sys.stdin.buffer.read())
+    os.chdir("/")
+    Watcher(config).run()
