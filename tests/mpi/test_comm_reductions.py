@@ -21,11 +21,17 @@ def brought(rank, count, dtype):
 
 
 def tree(parts, op="sum"):
-    """The reduction in tree order: the bits that every algorithm but ring and mpi has."""
+    """The reduction in tree order: the bits that every algorithm but ring and mpi has.
+
+    16-bit floating-point numbers are added in float32, and rounded at the end.
+    """
+    dtype = parts[0].dtype
+    if dtype.name in ("float16", "bfloat16"):
+        parts = [part.astype(np.float32) for part in parts]
     while len(parts) > 1:
         pairs = [parts[i : i + 2] for i in range(0, len(parts), 2)]
         parts = [UFUNCS[op](*pair) if len(pair) == 2 else pair[0] for pair in pairs]
-    return parts[0]
+    return parts[0].astype(dtype)
 
 
 def bits(array):
@@ -36,10 +42,6 @@ def bits(array):
 @pytest.mark.parametrize("algorithm", ["auto", "halving", "direct"])
 @pytest.mark.parametrize("in_place", [False, True])
 def test_allreduce_has_the_bits_of_the_tree(comm, count, algorithm, in_place):
-    if algorithm == "halving" and comm.size & (comm.size - 1):
-        with pytest.raises(ValueError, match="power of two"):
-            comm.allreduce(np.zeros(count), algorithm=algorithm)
-        return
     expected = tree([brought(rank, count, np.float32) for rank in range(comm.size)])
     x = brought(comm.rank, count, np.float32)
     result = comm.allreduce(x, out=x if in_place else None, algorithm=algorithm)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from hpcpar.comm import Communicator
-from hpcpar.comm import reductions as limits
+from hpcpar.comm import allreduce as limits
 from hpcpar.comm.shared_memory import HostMemory
 
 pytestmark = pytest.mark.mpi
@@ -75,6 +75,21 @@ def test_the_bits_of_ordinary_arrays(comm):
         expected = comm.allreduce(values[comm.rank].copy())
         comm.allreduce(s, out=s)
         assert s.local.tobytes() == expected.tobytes()
+
+
+@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
+@pytest.mark.parametrize("count", [100, 60_000])
+def test_sixteen_bits_are_summed_in_float32(comm, count, dtype):
+    """In place as through messages: rounded once, not at every addition."""
+    values = np.random.default_rng(count).standard_normal((comm.size, count)).astype(dtype)
+    s = comm.symmetric(count, dtype)
+    s.local[...] = values[comm.rank]
+    expected = comm.allreduce(values[comm.rank].copy())
+    exact = values.astype(np.float64).sum(axis=0)
+    error = np.abs(expected.astype(np.float64) - exact)
+    assert (error <= np.abs(exact) * float(ml_dtypes.finfo(dtype).eps) / 2 * 1.01 + 1e-5).all()
+    comm.allreduce(s, out=s)
+    assert s.local.tobytes() == expected.tobytes()
 
 
 def test_many_under_way_at_once(comm):

@@ -1,0 +1,206 @@
+"""allreduce: the collective that training stands on, and the ways it can go."""
+
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+from mpi4py import MPI
+
+from hpcpar.comm.arguments import ALGORITHMS, overlap, reduction, result
+from hpcpar.comm.core import Core
+from hpcpar.comm.perform import divide, wide_dtype
+from hpcpar.comm.request import Call, Request, Work
+from hpcpar.comm.small import is_small
+from hpcpar.comm.symmetric import Symmetric
+from hpcpar.device import Array, namespace
+from hpcpar.schedule import collectives as schedules
+from hpcpar.schedule.one_shot import one_shot_allreduce
+from hpcpar.schedule.shared import shared_allreduce
+from hpcpar.schedule.steps import Step
+
+__all__ = ["BLOCK_BYTES", "Allreduce", "ending", "narrowed"]
+
+ONE_SHOT_BYTES = 1 << 15  # of a symmetric array: up to here every rank adds up everything
+BLOCK_BYTES = 1 << 17  # of symmetric arrays in one addition: in and out fit a level-2 cache
+
+Buffers = dict[str, Array | Symmetric]
+
+
+class Allreduce(Core):
+    """allreduce and iallreduce."""
+
+    def allreduce(
+        self, x: Array, op: str = "sum", out: Array | None = None, algorithm: str = "auto"
+    ) -> Array:
+        """The reduction of all ranks' `x` on every rank, with the same bits on each.
+
+        Args:
+            x: any shape. Symmetric arrays of one node are read, and written, where they lie.
+            op: sum, mean, max or min.
+            out: where the result goes, instead of a new array; `out=x` works in place.
+            algorithm: auto; halving, direct and symmetric, which have the same bits;
+                hierarchical, which has them too where the ranks of every node are consecutive;
+                ring (Patarasuk and Yuan 2009); mpi, the library's own MPI_Iallreduce.
+        """
+        if algorithm == "auto" and type(x) is np.ndarray:
+            done = self._small(x, op, out)
+            if done is not None:
+                return done
+        return self.iallreduce(x, op, out, algorithm).wait()
+
+    def iallreduce(
+        self, x: Array, op: str = "sum", out: Array | None = None, algorithm: str = "auto"
+    ) -> Request:
+        """`allreduce`, only started."""
+        source = self._operand("allreduce", "x", x)
+        ufunc = reduction("allreduce", op, source)
+        if algorithm not in ALGORITHMS:
+            known = ", ".join(ALGORITHMS)
+            raise ValueError(f"allreduce: algorithm is {algorithm!r}; it must be one of {known}")
+        target = result("allreduce", source, source.shape, out)
+        in_place = out is not None and overlap("allreduce", source, target)
+        finish = ending(op, target, self.size)
+        given = target if out is None else out
+        if algorithm == "mpi":
+            work = self._library(source, target, op, in_place, finish, given)
+        else:
+            way = self._in_place(x, out, source, target, in_place, algorithm)
+            if way is None and algorithm == "auto" and is_small(source.nbytes, self.size):
+                way = self._at_once(source, target, in_place, op)
+            if way is None:
+                source, target, finish = narrowed(source, target, finish, self.size)
+                way = self._by_messages(source, target, in_place or source is target, algorithm)
+            work = self._finished(*way, ufunc, finish, given)
+        return self._start("allreduce", work, x=x, op=op, algorithm=algorithm)
+
+    def _by_messages(
+        self, source: Array, target: Array, in_place: bool, algorithm: str
+    ) -> tuple[tuple[Step, ...], Buffers]:
+        name, segment = "out" if in_place else "x", self._segment(source)
+        steps = schedules.allreduce(
+            self.rank, self.size, source.size, algorithm, name, segment=segment
+        )
+        return steps, {"out": target, name: source}
+
+    def _at_once(
+        self, source: Array, target: Array, in_place: bool, op: str
+    ) -> tuple[tuple[Step, ...], Buffers] | None:
+        """What the short way does too; calls like this one can go there from now on."""
+        if wide_dtype(source.dtype) != source.dtype and self.size > 2:
+            return None
+        name = "out" if in_place else "x"
+        if isinstance(source, np.ndarray) and self._guard is None:
+            self._small.learn(source, op)
+        steps = one_shot_allreduce(self.rank, self.size, source.size, name)
+        return steps, {"out": target, name: source}
+
+    def _in_place(
+        self,
+        x: object,
+        out: object,
+        source: Array,
+        target: Array,
+        in_place: bool,
+        algorithm: str,
+    ) -> tuple[tuple[Step, ...], Buffers] | None:
+        """Where peers' memory is read; None where it is not."""
+        symmetric = isinstance(out, Symmetric) and out.complete
+        few = self.size <= 4  # to add up everything is then less than to send and to fetch
+        one_shot = source.nbytes <= ONE_SHOT_BYTES or (few and not symmetric)
+        takes = isinstance(x, Symmetric) and x.complete and (symmetric or one_shot)
+        if not takes or algorithm not in ("auto", "symmetric"):
+            if algorithm == "symmetric":
+                raise ValueError(
+                    "allreduce: algorithm symmetric takes x=comm.symmetric(...) on one node, and "
+                    "out=x or another symmetric array"
+                )
+            return None
+        name = "x" if in_place else "out"
+        block = max(1, BLOCK_BYTES // source.itemsize)
+        steps = shared_allreduce(
+            self.rank, self.size, source.size, "x", name, block=block, one_shot=one_shot
+        )
+        return steps, {"x": x} | ({} if in_place else {"out": out if symmetric else target})
+
+    def _finished(
+        self,
+        steps: tuple[Step, ...],
+        buffers: Buffers,
+        ufunc: str,
+        finish: Callable[[], object] | None,
+        given: object,
+    ) -> Callable[[Call], Work]:
+        """The work of a schedule whose result is `given`."""
+
+        def work(call: Call) -> Work:
+            yield from self._perform(call, steps, buffers, ufunc, finish=finish)
+            return given
+
+        return work
+
+    def _library(
+        self,
+        source: Array,
+        target: Array,
+        op: str,
+        in_place: bool,
+        finish: Callable[[], object] | None,
+        given: Array,
+    ) -> Callable[[Call], Work]:
+        """MPI's own allreduce."""
+        unknown = f"allreduce: MPI cannot reduce dtype {source.dtype}; take auto"
+        if not isinstance(source, np.ndarray):
+            raise ValueError("allreduce: algorithm mpi takes host arrays only; take auto")
+        kind = MPI.DATATYPE_NULL
+        if source.dtype.kind in "iufc":
+            try:
+                kind = MPI.Datatype.fromcode(source.dtype.char)
+            except ValueError:
+                kind = MPI.DATATYPE_NULL
+        if kind == MPI.DATATYPE_NULL:
+            raise TypeError(unknown)
+        operation = {"max": MPI.MAX, "min": MPI.MIN}.get(op, MPI.SUM)
+        sent = MPI.IN_PLACE if in_place else (source, source.size, kind)
+
+        def work(call: Call) -> Work:
+            try:
+                request = self._collective.Iallreduce(sent, (target, target.size, kind), operation)
+            except MPI.Exception as error:
+                if error.Get_error_class() != MPI.ERR_OP:
+                    raise
+                raise TypeError(unknown) from None
+            while not request.Test():
+                yield
+            if finish is not None:
+                finish()
+            return given
+
+        return work
+
+
+def ending(op: str, target: Array, ranks: int) -> Callable[[], object] | None:
+    """What is left to do when everything was added."""
+    return partial(divide, target, ranks) if op == "mean" else None
+
+
+def narrowed(
+    source: Array, target: Array, finish: Callable[[], object] | None, ranks: int
+) -> tuple[Array, Array, Callable[[], object] | None]:
+    """What is added and how it ends, where sums are wider than the arrays.
+
+    16-bit floating-point numbers are summed in float32 and rounded once, at the end. Two of them
+    are rounded once anyway.
+    """
+    wide = wide_dtype(source.dtype)
+    if wide == source.dtype or ranks <= 2:
+        return source, target, finish
+    total = source.astype(wide)
+    in_place = target.shape == source.shape
+    landing = total if in_place else namespace(total).empty(target.shape, wide)
+
+    def end() -> None:
+        target[...] = landing
+        if finish is not None:
+            finish()
+
+    return total, landing, end
