@@ -1,18 +1,19 @@
 """The limit between two nodes: one TCP connection that moves as many bytes as a collective must.
 
-    benchmarks/two_nodes.sh -n 2 python benchmarks/sockets.py --bytes 16777216 --ways 2
-    mpirun --host a,b -n 2 python benchmarks/sockets.py --bytes 67108864 --ways 1
+    benchmarks/two_nodes.sh -n 2 python benchmarks/sockets.py --operations allreduce bcast
+    mpirun --host a,b -n 2 python benchmarks/sockets.py --operations bcast --sizes 67108864
 
-Two ranks, on different nodes. An allreduce of n bytes over two nodes moves at least n bytes each
-way (`--ways 2`: both ends send and receive at the same time), a broadcast n bytes one way. The
-bytes go from one array in memory to another by plain `send` and `recv_into`; MPI only tells the
-ranks when to begin. Prints one JSON line: seconds of each move, of the rank that took longer.
+Two ranks, on different nodes. An allreduce over two nodes moves at least its array each way, so
+both ends send and receive at the same time; a broadcast moves it one way. The bytes go from one
+array in memory to another by plain `send` and `recv_into`; MPI only tells the ranks when to begin.
+Prints a JSON line for each operation and size: the median seconds, of the rank that took longer.
 """
 
 import argparse
 import json
 import os
 import socket
+import statistics
 import time
 from threading import Thread
 
@@ -22,29 +23,47 @@ from mpi4py import MPI
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--bytes", type=int, default=1 << 24)
-    parser.add_argument("--ways", type=int, choices=(1, 2), default=2)
-    parser.add_argument("--repeat", type=int, default=3, help="moves that count")
+    parser.add_argument("--operations", nargs="+", choices=("allreduce", "bcast"), required=True)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[1 << 24], help="bytes")
+    parser.add_argument("--dtype", default="float32", help="what the bytes are counted in")
+    parser.add_argument("--calls", type=int, default=5, help="moves that count")
+    parser.add_argument("--pause", type=float, default=0.05, help="seconds before each move")
     parser.add_argument("--address", default=os.environ.get("TWO_NODES_ADDRESS"), help="of rank 0")
     options = parser.parse_args()
-    comm = MPI.COMM_WORLD
+    comm, dtype = MPI.COMM_WORLD, np.dtype(options.dtype)
     if comm.size != 2:
         raise SystemExit(f"sockets.py takes two ranks, not {comm.size}")
     connection = connect(comm, options.address)
+    for operation in options.operations:
+        for size in options.sizes:
+            seconds, wrong = measure(comm, connection, operation, size, options)
+            row = {"operation": operation, "size": size, "count": size // dtype.itemsize}
+            row |= {"dtype": dtype.name, "seconds": seconds, "wrong": wrong}
+            if comm.rank == 0:
+                print(json.dumps(row), flush=True)
+    connection.close()
+
+
+def measure(
+    comm: MPI.Comm,
+    connection: socket.socket,
+    operation: str,
+    size: int,
+    options: argparse.Namespace,
+) -> tuple[float, int]:
+    """Median seconds of a move, and how many bytes were wrong at the end."""
+    sends = operation == "allreduce" or comm.rank == 0
+    receives = operation == "allreduce" or comm.rank == 1
     seconds = []
-    for _ in range(1 + options.repeat):
-        source = np.full(options.bytes, comm.rank + 1, np.uint8)
-        target = np.zeros(options.bytes, np.uint8)
-        sends, receives = options.ways == 2 or comm.rank == 0, options.ways == 2 or comm.rank == 1
+    for _ in range(1 + options.calls):
+        source, target = np.full(size, comm.rank + 1, np.uint8), np.zeros(size, np.uint8)
+        time.sleep(options.pause)
         comm.Barrier()
         began = time.perf_counter()
         move(connection, source if sends else None, target if receives else None)
         seconds.append(comm.allreduce(time.perf_counter() - began, MPI.MAX))
-        if receives and not (target == 2 - comm.rank).all():
-            raise SystemExit("sockets.py: what arrived is not what was sent")
-    connection.close()
-    if comm.rank == 0:
-        print(json.dumps({"seconds": seconds[1:]}), flush=True)
+    wrong = int(np.count_nonzero(target != 2 - comm.rank)) if receives else 0
+    return statistics.median(seconds[1:]), comm.allreduce(wrong)  # the first move warms up
 
 
 def connect(comm: MPI.Comm, address: str | None) -> socket.socket:
