@@ -1,7 +1,7 @@
 """Collective operations as data: pure functions that yield each rank's steps, and what reads them.
 
-A schedule can be run (`hpcpar.comm`), proved free of deadlock without MPI (`check`), and run on
-arrays in one process (`simulate`).
+A schedule can be run (`hpcpar.comm`), proved free of deadlock without MPI (`check`), run on arrays
+in one process (`simulate`), priced (`hpcpar.schedule.price`) and drawn (`hpcpar.schedule.draw`).
 """
 
 from hpcpar.schedule.check import ScheduleError, check, simulate

@@ -1,11 +1,13 @@
 """Broadcasts: a binomial tree, a pipelined chain, and slices over nodes. All fill "x" everywhere.
 
-Large arrays travel in pieces, and every rank passes a piece on as soon as it is there.
+Large arrays travel in pieces, and every rank passes a piece on as soon as it is there. A rank that
+passes on receives two pieces at a time: if all were under way at once, they would share the link
+and all be there at the end.
 """
 
 from collections.abc import Sequence
 
-from hpcpar.schedule.exchange import SEGMENT, piece, split, stages
+from hpcpar.schedule.exchange import AHEAD, SEGMENT, piece, pipeline, split, stages
 from hpcpar.schedule.groups import block_length, groups_of, shares, slices
 from hpcpar.schedule.steps import Recv, Send, Span, Step
 
@@ -24,22 +26,19 @@ def bcast_line(size: int, root: int, nodes: Sequence[int] | None = None) -> list
 def prefers_chain(size: int, count: int, segment: int = SEGMENT) -> bool:
     """Whether a chain is done before a tree, by the number of pieces that are sent in turn."""
     pieces = stages((range(count),), segment)
-    return size - 2 + pieces < pieces * (size - 1).bit_length()
+    return AHEAD * (size - 2) + pieces < pieces * (size - 1).bit_length()
 
 
 def bcast_tree(rank: int, line: Sequence[int], count: int, segment: int = SEGMENT) -> list[Step]:
     """Down a binomial tree over the places in `line`: log2(size) hops."""
     spans, place, size = _spans(count, segment), line.index(rank), len(line)
-    steps: list[Step] = []
-    reach = 1 << (size - 1).bit_length()
-    if place:
-        reach = place & -place
-        steps += [Recv(line[place - reach], span) for span in spans]
+    reach = place & -place if place else 1 << (size - 1).bit_length()
+    before = line[place - reach] if place else -1
     children = []
     while (reach := reach >> 1) > 0:
         if place + reach < size:
             children.append(line[place + reach])
-    return [*steps, *(Send(child, span) for span in spans for child in children)]
+    return _pass_on(spans, before, children)
 
 
 def bcast_chain(rank: int, line: Sequence[int], count: int, segment: int = SEGMENT) -> list[Step]:
@@ -47,10 +46,9 @@ def bcast_chain(rank: int, line: Sequence[int], count: int, segment: int = SEGME
 
     Where neighbours on a node are neighbours in the line, so does no link between nodes.
     """
-    spans, place = _spans(count, segment), line.index(rank)
-    receives = [Recv(line[place - 1], span) for span in spans] if place else []
-    sends = [Send(line[place + 1], span) for span in spans] if place + 1 < len(line) else []
-    return [*receives, *sends]
+    place = line.index(rank)
+    before = line[place - 1] if place else -1
+    return _pass_on(_spans(count, segment), before, line[place + 1 : place + 2])
 
 
 def bcast_hierarchical(
@@ -64,9 +62,10 @@ def bcast_hierarchical(
     number = next(i for i, group in enumerate(groups) if rank in group)
     blocks = split(count, -(-count // block_length(segment, groups))) if count else []
     before, after = _neighbours(number, len(groups), chain=len(groups) <= len(blocks) + 2)
-    receives: list[Step] = []
-    sends: list[Step] = []
+    parts: list[tuple[list[Step], list[Step]]] = []
     for block in blocks:
+        receives: list[Step] = []
+        sends: list[Step] = []
         own = dict(zip(groups[number], slices(block, groups[number]), strict=True))
         for part, owners in shares(block, groups):
             if owners[number] == rank and part:
@@ -75,7 +74,17 @@ def bcast_hierarchical(
                     receives.append(Recv(owners[before], span))
                 sends += [Send(owners[to], span) for to in after]
         _share(rank, root if number == 0 else -1, own, receives, sends)
-    return [*receives, *sends]
+        parts.append((receives, sends))
+    return pipeline(len(parts), lambda i: parts[i][0], lambda i: parts[i][1])
+
+
+def _pass_on(spans: Sequence[Span], before: int, after: Sequence[int]) -> list[Step]:
+    """Receive pieces from `before`, unless that is -1, and send each to all of `after`."""
+
+    def start(i: int) -> list[Step]:
+        return [Recv(before, spans[i])] if before >= 0 else []
+
+    return pipeline(len(spans), start, lambda i: [Send(to, spans[i]) for to in after])
 
 
 def _share(

@@ -6,7 +6,7 @@ sum of its node for r, or hands the values of r to its neighbours. All ranks are
 
 from collections.abc import Sequence
 
-from hpcpar.schedule.exchange import SEGMENT, add_up, piece, stages
+from hpcpar.schedule.exchange import SEGMENT, add_up, piece, pipeline, stages
 from hpcpar.schedule.groups import agent, groups_of, interleave
 from hpcpar.schedule.shape import Node, combine_plan, combine_run
 from hpcpar.schedule.steps import Combine, Copy, Recv, Send, Span, Step
@@ -23,34 +23,36 @@ def hierarchical_allgather(
     place = home.index(rank)
     neighbours = [*home[place + 1 :], *home[:place]]
     agents = [agent(group, rank, groups) for group in groups if group is not home]
-    receives: list[Step] = []
-    sends: list[Step] = []
-    forwards: list[Step] = []
-    for i in range(stages(runs, segment)):
+
+    def start(i: int) -> list[Step]:
+        """What comes from a piece's own rank, and the own piece."""
+        receives, sends = list[Step](), list[Step]()
         for source, run in enumerate(runs):
             part = piece(run, i, segment)
-            if not part:
-                continue
-            span = Span("out", part.start, part.stop)
-            if source == rank:
+            if part and source == rank:
                 mine = Span("x", part.start - run.start, part.stop - run.start)
                 sends += [Send(other, mine) for other in neighbours + agents]
-            elif source in home:
-                receives.append(Recv(source, span))
-            elif agent(home, source, groups) == rank:
-                receives.append(Recv(source, span))
-                forwards += [Send(other, span) for other in neighbours]
-    # An agent passes on what others sent after it has sent all of its own: they receive it so.
-    for i in range(stages(runs, segment)):
+            elif part and (source in home or agent(home, source, groups) == rank):
+                receives.append(Recv(source, Span("out", part.start, part.stop)))
+        return receives + sends
+
+    def finish(i: int) -> list[Step]:
+        """What an agent hands to its neighbours."""
+        receives, sends = list[Step](), list[Step]()
         for source, run in enumerate(runs):
             part = piece(run, i, segment)
-            if part and source not in home and agent(home, source, groups) != rank:
-                receives.append(
-                    Recv(agent(home, source, groups), Span("out", part.start, part.stop))
-                )
+            if not part or source in home:
+                continue
+            span, carrier = Span("out", part.start, part.stop), agent(home, source, groups)
+            if carrier == rank:
+                sends += [Send(other, span) for other in neighbours]
+            else:
+                receives.append(Recv(carrier, span))
+        return receives + sends
+
     own = runs[rank]
     copy = Copy(Span("out", own.start, own.stop), Span("x", 0, len(own)))
-    return [*receives, *sends, *([copy] if own else []), *forwards]
+    return [*([copy] if own else []), *pipeline(stages(runs, segment), start, finish)]
 
 
 def hierarchical_reduce_scatter(

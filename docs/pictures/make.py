@@ -1,0 +1,55 @@
+"""Makes the pictures of docs/schedules.md: python docs/pictures/make.py"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from hpcpar.schedule import Step
+from hpcpar.schedule import collectives as schedules
+from hpcpar.schedule.draw import draw
+from hpcpar.schedule.shared import shared_allreduce
+
+HERE = Path(__file__).parent
+COUNT = 100_000  # elements of 4 bytes
+TWO_NODES = (0, 0, 0, 0, 1, 1, 1, 1)
+
+
+def picture(
+    name: str,
+    title: str,
+    size: int,
+    steps_of: Callable[[int], Sequence[Step]],
+    nodes: Sequence[int] | None = None,
+) -> None:
+    steps = [steps_of(rank) for rank in range(size)]
+    draw(steps, HERE / f"{name}.svg", title=title, nodes=nodes)
+
+
+def allreduce(
+    algorithm: str, size: int, segment: int = COUNT, nodes: tuple[int, ...] | None = None
+) -> Callable[[int], Sequence[Step]]:
+    return lambda rank: schedules.allreduce(
+        rank, size, COUNT, algorithm, segment=segment, nodes=nodes
+    )
+
+
+def bcast(
+    algorithm: str, size: int, segment: int, nodes: tuple[int, ...] | None = None
+) -> Callable[[int], Sequence[Step]]:
+    return lambda rank: schedules.bcast(
+        rank, size, COUNT, 0, algorithm, segment=segment, nodes=nodes
+    )
+
+
+picture("direct", "allreduce, direct, 4 ranks", 4, allreduce("direct", 4))
+picture("halving", "allreduce, halving, 8 ranks", 8, allreduce("halving", 8))
+picture("halving5", "allreduce, halving, 5 ranks", 5, allreduce("halving", 5))
+picture("ring", "allreduce, ring, 4 ranks", 4, allreduce("ring", 4))
+picture("hierarchical", "allreduce, hierarchical, 2 nodes of 4 ranks, 4 blocks", 8,
+        allreduce("hierarchical", 8, COUNT // 4, TWO_NODES), TWO_NODES)  # fmt: skip
+picture("shared", "allreduce in symmetric arrays, 4 ranks", 4,
+        lambda rank: shared_allreduce(rank, 4, COUNT, "x", "out", block=COUNT // 16,
+                                      one_shot=False))  # fmt: skip
+picture("tree", "bcast, tree, 6 ranks, 4 pieces", 6, bcast("tree", 6, COUNT // 4))
+picture("chain", "bcast, chain, 6 ranks, 8 pieces", 6, bcast("chain", 6, COUNT // 8))
+picture("bcast_hierarchical", "bcast, hierarchical, 2 nodes of 3 ranks, 4 blocks", 6,
+        bcast("hierarchical", 6, COUNT // 4, (0, 0, 0, 1, 1, 1)), (0, 0, 0, 1, 1, 1))  # fmt: skip
