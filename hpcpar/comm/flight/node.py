@@ -6,10 +6,12 @@ import os
 import signal
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 from hpcpar.comm.flight import layout
+from hpcpar.comm.flight.folder import recorder_name, remove, stack_name
 from hpcpar.comm.flight.layout import decode, pulse
-from hpcpar.comm.flight.links import Line
+from hpcpar.comm.flight.links import Line, Message
 from hpcpar.comm.flight.rows import Row, make_row, missing_row
 from hpcpar.comm.flight.signals import END_SIGNAL, STACK_SIGNAL, frames, position
 from hpcpar.comm.flight.verdict import Key
@@ -26,11 +28,10 @@ RETRY = 8.0  # seconds after which a hang that was told is told again
 class LocalRank:
     """One rank: its process, its recorder, and for how long it has been quiet."""
 
-    def __init__(
-        self, rank: int, pid: int, line: Line, signals: Sequence[str], descriptors: list[int]
-    ) -> None:
-        self.rank, self.pid, self.line = rank, pid, line
-        self.signals = signals  # those it has taken: end, stack
+    def __init__(self, hello: Message, pid: int, line: Line, descriptors: list[int]) -> None:
+        self.rank, self.pid, self.line = int(hello["rank"]), pid, line
+        self.signals: list[str] = hello["signals"]  # those it has taken: end, stack
+        self.folder = Path(hello["folder"]) if hello["folder"] else None  # of its files
         self.gone = self.left = False  # its process is over; and it had said that it would be
         self.process = -1
         try:
@@ -102,12 +103,11 @@ class LocalRank:
     def row(self, state: str, stack: list[str]) -> Row:
         """Its row now."""
         where, inside = position(stack)
-        try:
-            snapshot = decode(self.memory[:])
-        except ValueError:
-            return missing_row(self.rank)
         state = "stopped" if state == "paused" else state
-        return make_row(snapshot, time.monotonic_ns(), state, where, inside)
+        try:
+            return make_row(decode(self.memory[:]), time.monotonic_ns(), state, where, inside)
+        except ValueError:  # half written
+            return missing_row(self.rank)
 
 
 class Node:
@@ -129,11 +129,21 @@ class Node:
         absent = [pid for rank, pid in self.expected.items() if rank not in self.ranks]
         return not absent or age > JOIN_LIMIT or (age > 1 and not any(map(_exists, absent)))
 
+    def expects_more(self) -> bool:
+        """Whether there are ranks alive that have not come yet."""
+        absent = [pid for rank, pid in self.expected.items() if rank not in self.ranks]
+        return any(map(_exists, absent))
+
     @property
     def all_left(self) -> bool:
         """Whether all ranks came to an orderly end."""
-        known = [self.ranks[rank].left for rank in self.expected if rank in self.ranks]
-        return len(known) == len(self.expected) and all(known)
+        return all(rank in self.ranks and self.ranks[rank].left for rank in self.expected)
+
+    def remove_files(self) -> None:
+        """Leave nothing behind."""
+        for rank in self.ranks.values():
+            if rank.folder is not None:
+                remove(rank.folder, [recorder_name(rank.rank), stack_name(rank.rank)])
 
     def hung(self, elapsed: float) -> tuple[LocalRank, Key] | None:
         """A rank that has waited for too long, and its call."""
@@ -155,19 +165,18 @@ class Node:
     def rows(self) -> list[Row]:
         """A row for each rank of this node, within about a second."""
         states = {number: rank.state() for number, rank in self.ranks.items()}
+        rows = {number: rank.row(states[number], []) for number, rank in self.ranks.items()}
         asked = []
         for number, rank in self.ranks.items():
-            row_call = decode(rank.memory[:]).waiting
-            if states[number] == "running" and row_call is None and "stack" in rank.signals:
+            computes = states[number] == "running" and rows[number].call is None
+            if computes and "stack" in rank.signals:
                 os.ftruncate(rank.stack, 0)
                 os.lseek(rank.stack, 0, os.SEEK_SET)  # the rank writes by the same open file
                 rank.signal(STACK_SIGNAL)
                 asked.append(rank)
-        stacks = _read_stacks(asked)
-        known = [
-            rank.row(states[number], stacks.get(number, [])) for number, rank in self.ranks.items()
-        ]
-        return known + [missing_row(rank) for rank in self.expected if rank not in self.ranks]
+        for number, stack in _read_stacks(asked).items():
+            rows[number] = self.ranks[number].row(states[number], stack)
+        return [rows.get(number) or missing_row(number) for number in self.expected]
 
     def end(self) -> None:
         """End all ranks with exit status 3, whatever they are doing."""

@@ -40,6 +40,7 @@ class Process:
 
     def __init__(self) -> None:
         self.recorder: Recorder | None = None
+        self.nobody: Recorder | None = None  # what takes its place where it is off
         self.folder: Path | None = None
         self.stacks = -1
         self.signals: list[str] = []
@@ -70,6 +71,19 @@ class Process:
         self.signals = signals.take(self.stacks)
         atexit.register(self.leave)
         return problem
+
+    def silent(self) -> Recorder:
+        """A recorder that nobody reads."""
+        if self.nobody is None:
+            self.nobody = Recorder(None)
+        return self.nobody
+
+    def join(self, name: str) -> Watch:
+        """A line to the watcher of this name. Raises OSError where there is none."""
+        assert self.recorder is not None and self.recorder.descriptor is not None
+        folder = str(self.folder or "")
+        hello = {"rank": self.recorder.rank, "signals": self.signals, "folder": folder}
+        return Watch(name, hello, [self.recorder.descriptor, self.stacks])
 
     def leave(self) -> None:
         """The orderly end of the process."""
@@ -110,8 +124,10 @@ def open_flight(mpi_comm: MPI.Intracomm, timeout: float, node: int | None = None
     mpi_comm.Allreduce(MPI.IN_PLACE, facts, MPI.MAX)
     identity, members = int(facts[3]), _members(mpi_comm)
     if facts[0]:
-        return Flight(Recorder(None), GroupInfo(identity, members, rank, timeout, 0), None, None)
-    if not facts[1] == -facts[2] != 0:  # they have no watch in common
+        group = GroupInfo(identity, members, rank, timeout, 0)
+        return Flight(_PROCESS.silent(), group, None, None)
+    in_common = facts[1] == -facts[2]  # the largest and the smallest of their watches
+    if not (in_common and watch):
         _open_watch(mpi_comm, node)
     watch, recorder = _PROCESS.current, _PROCESS.recorder
     assert recorder is not None
@@ -144,6 +160,7 @@ def _open_watch(mpi_comm: MPI.Intracomm, node: int | None) -> None:
             "everybody": ranges_text(sorted(table[:, 1].tolist())),
             "ranks": table[table[:, 0] == where, 1:].tolist(),
             "node": number,
+            "others": len(nodes) - 1 if rank == 0 else 0,
             "head": plan["head"],
         }
         problem = _start(config, name, door) or problem
@@ -155,10 +172,7 @@ def _open_watch(mpi_comm: MPI.Intracomm, node: int | None) -> None:
     if mpi_comm.Get_size() == 1:
         return
     try:
-        recorder = _PROCESS.recorder
-        assert recorder is not None and recorder.descriptor is not None
-        descriptors = [recorder.descriptor, _PROCESS.stacks]
-        _PROCESS.watches[plan["watch"]] = Watch(name, world, _PROCESS.signals, descriptors)
+        _PROCESS.watches[plan["watch"]] = _PROCESS.join(name)
     except OSError:  # its leader has said why
         _PROCESS.watches[plan["watch"]] = None
 

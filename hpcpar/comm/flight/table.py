@@ -10,19 +10,12 @@ from hpcpar.comm.flight.words import call_text, place, seconds_text, size_text
 __all__ = ["table"]
 
 MANY = 16  # ranks; more are grouped
-COLUMNS = (
-    ("rank", 9),
-    ("host", 12),
-    ("state", 8),
-    ("call", 28),
-    ("for", 7),
-    ("at", 20),
-    ("before", 16),
-)
+# Characters that a column has at most.
+LIMITS = {"rank": 14, "host": 12, "state": 8, "call": 26, "for": 7, "at": 20, "before": 15}
 
 
 def table(rows: Sequence[Row]) -> str:
-    """Plain text, a line a rank, at most 106 columns wide.
+    """Plain text, a line a rank, hardly wider than 100 columns.
 
     rank: in the world. call: what it waits in. for: how long it does, or, where it is in no call,
     since its last one. at: the place in your code. before: the last call that it came out of.
@@ -41,8 +34,8 @@ def table(rows: Sequence[Row]) -> str:
             shown.append(_line(ranks, host, same[0][1], longest))
     else:
         shown = [_line(str(rank), row.host, fields, row) for rank, fields, row in lines]
-    head = tuple(name for name, _ in COLUMNS)
-    return "\n".join(_cells(line) for line in [head, *shown])
+    columns = [_column(*column) for column in zip(tuple(LIMITS), *shown, strict=True)]
+    return "\n".join("  ".join(line).rstrip() for line in zip(*columns, strict=True))
 
 
 def _fields(row: Row) -> tuple[str, str, str, str]:
@@ -83,11 +76,17 @@ def _line(ranks: str, host: str, fields: tuple[str, str, str, str], row: Row) ->
     return ranks, host, state, call, since, at, before
 
 
-def _cells(line: tuple[str, ...]) -> str:
-    cells = []
-    for text, (name, width) in zip(line, COLUMNS, strict=True):
-        short = text
-        if len(text) > width:  # the end of a place says more than its beginning
-            short = "…" + text[1 - width :] if name == "at" else text[: width - 1] + "…"
-        cells.append(short.ljust(width))
-    return " ".join(cells).rstrip()
+def _column(name: str, *texts: str) -> list[str]:
+    """The cells of a column, its head first, all of the same width."""
+    limit = LIMITS[name]
+    # The end of a place says more than its beginning.
+    cut = [
+        text
+        if len(text) <= limit
+        else f"…{text[1 - limit :]}"
+        if name == "at"
+        else f"{text[: limit - 1]}…"
+        for text in (name, *texts)
+    ]
+    width = max(map(len, cut))
+    return [text.ljust(width) for text in cut]

@@ -3,12 +3,13 @@
 from collections.abc import Sequence
 
 from hpcpar.comm.flight.rows import CallRow, Row, missing_row
-from hpcpar.comm.flight.words import call_text, place, rank_names, seconds_text
+from hpcpar.comm.flight.words import call_text, place, rank_names, seconds_text, size_text
 
 __all__ = ["Key", "find_call", "verdict"]
 
 Key = tuple[int, str, int]  # a communicator's id, the kind, the number of a call
 
+EVEN = ("allreduce", "bcast", "reduce", "reduce_scatter")  # of one size on all ranks
 TOLD = 3  # kinds of doing that are told, before "and 12 more"
 
 
@@ -104,10 +105,29 @@ class _Story:
             return "; ".join(parts)
         inside, out = sorts.get("inside", []), sorts.get("out", [])
         text = f"all {len(inside) + len(out)} ranks entered {what}"
+        if unlike := self._unlike(inside, call):
+            return f"{text}, but not alike: {unlike}"
         came = "none came out of it"
         if out and inside:
             came = f"{_ranks(out)} came out of it, {_ranks(inside)} did not"
         return f"{text}, {came}: look at the network, and at the MPI library"
+
+    def _unlike(self, rows: Sequence[Row], call: CallRow) -> str:
+        """How ranks that are in one call differ in what they gave it: the root, or the size."""
+        names = ("peer", "bytes") if call.operation in EVEN else ("peer",)
+        for name in names:
+            ranks: dict[int, list[int]] = {}
+            for row in rows:
+                theirs = find_call(row, _key(call))
+                if theirs is not None:
+                    ranks.setdefault(getattr(theirs, name), []).append(row.rank)
+            if len(ranks) > 1:
+                texts = {value: self._value(name, value, call.group) for value in ranks}
+                return _join([f"{rank_names(r)} with {texts[v]}" for v, r in ranks.items()], TOLD)
+        return ""
+
+    def _value(self, name: str, value: int, group: int) -> str:
+        return f"root {self._world(group, value)}" if name == "peer" else size_text(value)
 
     def _message(self, row: Row, call: CallRow) -> str:
         """Follow who waits for whom."""
@@ -157,18 +177,20 @@ class _Story:
         """rank 3 is in recv from 2; ranks that do the same are told together."""
         doings: dict[str, list[Row]] = {}
         for row in rows:
-            doings.setdefault(self._doing(row, group, since=False), []).append(row)
-        told = []
-        for same in doings.values():
+            doings.setdefault(self._doing(row, group, how_long=False), []).append(row)
+        told, ends = [], sorted(doings.values(), key=lambda same: same[0].call is not None)
+        for same in ends[:TOLD]:
             ranks = [row.rank for row in same]
             longest = max(same, key=lambda row: row.idle)
             who = f"{rank_names(ranks)} {_are(ranks)}"
             if pronoun and len(doings) == 1:
                 who = "it is" if len(ranks) == 1 else "they are"
-            told.append(f"{who} {self._doing(longest, group, since=True)}")
-        return _join(told, TOLD)
+            told.append(f"{who} {self._doing(longest, group, how_long=True)}")
+        if more := sum(map(len, ends[TOLD:])):
+            told.append(f"and {more} more are elsewhere")
+        return ", ".join(told)
 
-    def _doing(self, row: Row, group: int, since: bool) -> str:
+    def _doing(self, row: Row, group: int, how_long: bool) -> str:
         """What a rank does: "in recv from 2 (train.py:150)"."""
         after = f", after {self._call(row.last, group, site=False)}" if row.last else ""
         if row.state == "missing":
@@ -183,7 +205,7 @@ class _Story:
         elif row.last is not None and row.last.state == "given up":
             text = f"out of {self._call(row.last, group)}, which it gave up"
         else:
-            ago = f" since {seconds_text(row.idle)}" if since else ""
+            ago = f" for {seconds_text(row.idle)}" if how_long else ""
             text = f"outside of hpcpar{' at ' + place(row.where) if row.where else ''}{ago}{after}"
         return f"stopped by a signal, {text}" if row.state == "stopped" else text
 
@@ -227,10 +249,10 @@ def _sort(row: Row, call: CallRow, theirs: CallRow | None) -> str:
         return "unknown" if row.state == "missing" else "absent"
     if group.collective < call.number:
         return "absent"
-    if theirs is None or theirs.state == "over":
-        return "out"
     if row.state in ("dead", "stopped", "ended"):
         return "broken"
+    if theirs is None or theirs.state == "over":
+        return "out"
     return "started" if theirs.state == "started" else "inside"
 
 

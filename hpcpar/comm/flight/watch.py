@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hpcpar.comm.flight.links import Line, peer
+from hpcpar.comm.flight.links import Line, Message, peer
 from hpcpar.comm.flight.verdict import Key
 
 __all__ = ["Told", "Watch", "listen", "start_watcher"]
@@ -41,9 +41,13 @@ class Told:
 
 
 class Watch:
-    """A rank's line to its watcher. Raises OSError where there is none."""
+    """A rank's line to its watcher. Raises OSError where there is none.
 
-    def __init__(self, name: str, rank: int, signals: list[str], descriptors: list[int]) -> None:
+    `hello` says rank, signals (that it has taken) and folder; the descriptors are the recorder's
+    and that of the file for stacks.
+    """
+
+    def __init__(self, name: str, hello: Message, descriptors: list[int]) -> None:
         connection = socket.socket(socket.AF_UNIX)
         connection.settimeout(ASK_LIMIT)
         connection.connect(_address(name))
@@ -51,7 +55,7 @@ class Watch:
             connection.close()
             raise OSError("another user has taken the name of the flight watcher's socket")
         self._line, self._lock = Line(connection), threading.Lock()
-        self._line.send({"rank": rank, "signals": signals}, descriptors)
+        self._line.send(hello, descriptors)
 
     def ask(self, key: Key) -> Told | None:
         """What is known of the hang of a call of this rank; None if nobody answers in 6 s."""
@@ -60,7 +64,8 @@ class Watch:
             deadline = time.monotonic() + ASK_LIMIT
             while time.monotonic() < deadline:
                 for message in self._line.receive():
-                    return Told(message["sentence"], message["table"], message["first"])
+                    if tuple(message["ask"]) == key:  # not an answer that came too late
+                        return Told(message["sentence"], message["table"], message["first"])
         return None
 
     def leave(self, failed: bool) -> None:

@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from hpcpar.comm.flight.folder import recorder_name, remove, stack_name, sweep
+from hpcpar.comm.flight.folder import sweep
 from hpcpar.comm.flight.layout import read_ranges
 from hpcpar.comm.flight.links import Line, Message, peer, proof
 from hpcpar.comm.flight.node import LocalRank, Node
@@ -29,6 +29,7 @@ __all__ = ["Watcher", "main"]
 POLL = 0.25  # seconds between two looks at the recorders
 ROWS_LIMIT = 3.0  # seconds for the rows of other nodes
 FRESH = 10.0  # seconds for which a story is told to others
+START_LIMIT = 3.0  # seconds for ranks and nodes to come
 CONNECT_LIMIT = 5.0  # seconds to reach the head
 
 
@@ -47,6 +48,10 @@ class Story:
         same = key == self.key and key[1] == "collective"
         return (there or same) and time.monotonic() - self.born < FRESH
 
+    def message(self, key: Key, first: bool) -> Message:
+        """The answer to a rank that asked about a call."""
+        return {"ask": key, "sentence": self.sentence, "table": self.table, "first": first}
+
 
 class Watcher:
     """Args: what `start_watcher` has written on the standard input."""
@@ -57,33 +62,34 @@ class Watcher:
         self.everybody = read_ranges(config["everybody"])
         self.node = Node(dict(config["ranks"]), config["watch"])
         self.number: int = config["node"]
-        self.selector = selectors.DefaultSelector()
+        self.selector = selectors.EpollSelector()
+        self.star = selectors.EpollSelector()  # a part of it: the lines to other nodes
+        self.selector.register(self.star, selectors.EVENT_READ, lambda _: self._turn(self.star, 0))
         self.newcomers = socket.socket(fileno=config["rank_socket"])
-        self.selector.register(self.newcomers, selectors.EVENT_READ, self._greet_rank)
         self.door: socket.socket | None = None
-        self.nodes: dict[
-            Line, str
-        ] = {}  # lines from other nodes, with the nonce until it is answered
-        self.head: Line | None = None  # the line to the head, where that is another watcher
+        self.others: int = config["others"]  # nodes whose watchers call the head
+        self.nodes: dict[Line, str] = {}  # those that have, with a nonce until it is answered
         if config["head_socket"] is not None:
             self.door = socket.socket(fileno=config["head_socket"])
-            self.selector.register(self.door, selectors.EVENT_READ, self._greet_node)
-        elif config["head"]:
-            self.head = self._reach(*config["head"])
+            self.star.register(self.door, selectors.EVENT_READ, self._greet_node)
+        self.head: Line | None = None  # the line to the head, where that is another watcher
+        self.head_at = config["head"]
         self.asked: dict[int, Line] = {}  # ranks that wait for an answer of the head
-        self.backlog: list[tuple[Line, Message]] = []  # came in while rows were collected
+        self.backlog: list[tuple[Line, Message]] = []  # from other nodes
         self.arrived: dict[Line, list[Row]] = {}
         self.story: Story | None = None  # the last one
         self.collected = 0
         self.wrong = False
+        self.born = time.monotonic()
 
     def run(self) -> None:
         """Watch until the ranks are gone."""
-        born = looked = time.monotonic()
-        swept = False
-        while not self.node.over(time.monotonic() - born):
-            for key, _ in self.selector.select(POLL):
-                key.data(key.fileobj)
+        self._greet_all()
+        if self.door is None and self.head_at:
+            self.head = self._reach(*self.head_at)
+        looked, swept = time.monotonic(), False
+        while not self.node.over(time.monotonic() - self.born):
+            self._turn(self.selector, POLL)
             while self.backlog:
                 self._hear_node(*self.backlog.pop(0))
             now = time.monotonic()
@@ -91,39 +97,42 @@ class Watcher:
                 # Time in which this process did not run either is not counted as anybody's wait.
                 self._look(min(now - looked, 2 * POLL))
                 looked = now
-            if self.folder is not None and not swept and now - born > 1:
+            if self.folder is not None and not swept and now - self.born > 1:
                 sweep(self.folder.parent)
                 swept = True
-        if self.folder is not None and not self.wrong and self.node.all_left:
-            names = [f(rank) for rank in self.node.expected for f in (recorder_name, stack_name)]
-            remove(self.folder, names)
+        if not self.wrong and self.node.all_left:
+            self.node.remove_files()
+
+    def _turn(self, selector: selectors.BaseSelector, limit: float) -> None:
+        for key, _ in selector.select(limit):
+            key.data(key.fileobj)
 
     # Ranks of this node.
+
+    def _greet_all(self) -> None:
+        """Wait for the ranks, which are all on their way."""
+        self.newcomers.settimeout(0.1)
+        while time.monotonic() - self.born < START_LIMIT and self.node.expects_more():
+            with contextlib.suppress(TimeoutError):
+                self._greet_rank(self.newcomers)
+        self.selector.register(self.newcomers, selectors.EVENT_READ, self._greet_rank)
 
     def _greet_rank(self, _: object) -> None:
         connection, _ = self.newcomers.accept()
         pid, user = peer(connection)
-        if user != os.getuid():
-            connection.close()
-            return
         line = Line(connection)
-
-        def hear_first(_: object) -> None:
-            self.selector.unregister(line)
-            try:
-                (hello, *_), descriptors = line.receive_first(2)
-                rank = LocalRank(hello["rank"], pid, line, hello["signals"], descriptors)
-            except (EOFError, OSError, ValueError, IndexError, KeyError):
-                line.close()
-                return
-            self.node.ranks[rank.rank] = rank
-            self.selector.register(line, selectors.EVENT_READ, lambda _: self._hear_rank(rank))
-            if not rank.gone:
-                self.selector.register(
-                    rank.process, selectors.EVENT_READ, lambda _: self._lose(rank)
-                )
-
-        self.selector.register(line, selectors.EVENT_READ, hear_first)
+        try:
+            if user != os.getuid():
+                raise ValueError
+            (hello, *_), descriptors = line.receive_first(2)
+            rank = LocalRank(hello, pid, line, descriptors)
+        except (EOFError, OSError, ValueError, LookupError):
+            line.close()
+            return
+        self.node.ranks[rank.rank] = rank
+        self.selector.register(line, selectors.EVENT_READ, lambda _: self._hear_rank(rank))
+        if not rank.gone:
+            self.selector.register(rank.process, selectors.EVENT_READ, lambda _: self._lose(rank))
 
     def _hear_rank(self, rank: LocalRank) -> None:
         try:
@@ -181,7 +190,7 @@ class Watcher:
         connection, _ = self.door.accept()
         line, nonce = Line(connection), os.urandom(16).hex()
         self.nodes[line] = nonce
-        self.selector.register(line, selectors.EVENT_READ, self._read_node)
+        self.star.register(line, selectors.EVENT_READ, self._read_node)
         self._send(line, {"nonce": nonce})
 
     def _read_node(self, line: Any) -> None:
@@ -210,7 +219,7 @@ class Watcher:
 
     def _drop(self, line: Line) -> None:
         if self.nodes.pop(line, None) is not None:
-            self.selector.unregister(line)
+            self.star.unregister(line)
             line.close()
 
     def _hear_head(self, line: Any) -> None:
@@ -239,35 +248,36 @@ class Watcher:
 
     # What only the head does, or one that is alone.
 
+    def _linked(self) -> list[Line]:
+        return [line for line, nonce in self.nodes.items() if not nonce]
+
     def _rows(self) -> list[Row]:
         """The rows of all ranks of the job, as far as they can be had."""
+        while len(self._linked()) < self.others and time.monotonic() - self.born < START_LIMIT:
+            self._hear_star(0.1, "proof")
         self.collected += 1
         self.arrived = {}
-        others = [line for line, nonce in self.nodes.items() if not nonce]
-        others = [line for line in others if self._send(line, {"collect": self.collected})]
+        message = {"collect": self.collected}
+        asked = [line for line in self._linked() if self._send(line, message)]
         rows = {row.rank: row for row in self.node.rows()}
-        deadline, backlog = time.monotonic() + ROWS_LIMIT, []
-        with selectors.DefaultSelector() as selector:
-            for line in others:
-                selector.register(line, selectors.EVENT_READ)
-            while any(line in self.nodes and line not in self.arrived for line in others):
-                left = deadline - time.monotonic()
-                if left <= 0:
-                    break
-                for key, _ in selector.select(left):
-                    self._read_node(key.fileobj)
-                    if key.fileobj not in self.nodes:
-                        selector.unregister(key.fileobj)
-                for line, message in self.backlog:
-                    if "rows" in message:
-                        self._hear_node(line, message)
-                    else:
-                        backlog.append((line, message))
-                self.backlog = []
-        self.backlog = backlog
+        deadline = time.monotonic() + ROWS_LIMIT
+        while any(line in self.nodes and line not in self.arrived for line in asked):
+            if (left := deadline - time.monotonic()) <= 0:
+                break
+            self._hear_star(left, "rows")
         for more in self.arrived.values():
             rows.update((row.rank, row) for row in more)
         return [rows.get(rank) or missing_row(rank) for rank in self.everybody]
+
+    def _hear_star(self, limit: float, kind: str) -> None:
+        """Hear messages of one kind from other nodes, and leave the others for later."""
+        self._turn(self.star, limit)
+        backlog, self.backlog = self.backlog, []
+        for line, message in backlog:
+            if kind in message:
+                self._hear_node(line, message)
+            else:
+                self.backlog.append((line, message))
 
     def _story(self, rank: int, key: Key) -> Message:
         """Sentence and table for a rank that waited in vain; ranks of one hang get the same."""
@@ -275,8 +285,8 @@ class Watcher:
         if story is None or not story.tells(rank, key):
             rows = self._rows()
             story = self.story = Story(key, rows, verdict(rows, (rank, key)), table(rows))
-            return {"sentence": story.sentence, "table": story.table, "first": True}
-        return {"sentence": story.sentence, "table": story.table, "first": False}
+            return story.message(key, first=True)
+        return story.message(key, first=False)
 
     def _end_hang(self, rank: int, key: Key) -> None:
         """Say what is wrong, once, and end the job, unless the rank has come out meanwhile."""
@@ -290,9 +300,12 @@ class Watcher:
         self.wrong = True
         text = f"hpcpar: {verdict(rows, None)}\n\n{table(rows)}\n\n"
         if self.folder is not None:
-            text += f"The job is ended. Its flight recorders are in {self.folder}\n"
+            text += f"The job is ended. Again: python -m hpcpar doctor --flight {self.folder}\n"
         with contextlib.suppress(OSError):
             os.write(2, text.encode())
+        if self.folder is not None:  # standard error may be anywhere
+            with contextlib.suppress(OSError):
+                (self.folder / "hang.txt").write_text(text)
         for line in list(self.nodes):
             self._send(line, {"end": True})
         self.node.end()
