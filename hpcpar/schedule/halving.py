@@ -72,7 +72,7 @@ class Part:
 Piece = tuple[int, int, int, int]  # start, stop, owner, where
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=32)
 def meetings(
     count: int, size: int, owners: tuple[int, ...], additions: Additions, grain: int = GRAIN
 ) -> tuple[Part, ...]:

@@ -20,19 +20,12 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 from hpcpar.schedule.exchange import SEGMENT, add_up, split
-from hpcpar.schedule.groups import (
-    block_length,
-    consecutive,
-    groups_of,
-    interleave,
-    shares,
-    slices,
-)
+from hpcpar.schedule.groups import block_length, groups_of, interleave, shares, slices
 from hpcpar.schedule.halving import ASIDE, OUT, Meeting, Part, meetings
 from hpcpar.schedule.shape import Node, combine_plan, combine_run
 from hpcpar.schedule.steps import Combine, Copy, Recv, Send, Span, Step
 
-__all__ = ["consecutive", "hierarchical_ranks", "hierarchical_tree"]
+__all__ = ["hierarchical_ranks", "hierarchical_tree"]
 
 FEW = 16  # nodes among which each speaks with each other
 

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 from hpcpar.schedule.exchange import SEGMENT, direct_tree, doubling_tree, split
+from hpcpar.schedule.groups import consecutive
 from hpcpar.schedule.halving import halving_tree
-from hpcpar.schedule.hierarchical import consecutive, hierarchical_tree
+from hpcpar.schedule.hierarchical import hierarchical_tree
 from hpcpar.schedule.shape import Node, combine_plan, deal, roots, subtrees
 from hpcpar.schedule.steps import Copy, Span, Step
 
