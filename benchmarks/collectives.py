@@ -12,8 +12,8 @@ the best of Open MPI's default, its forced algorithms and MPICH for that size an
 A size is the bytes of a rank's largest array; algbw is size / time; busbw is algbw times the factor
 of nccl-tests, which makes it comparable with the hardware for any number of ranks. #wrong counts
 the elements, on all ranks, that are not what they must be. The limit of an allreduce on one node is
-a copy of as many bytes by every rank at the same time, for it reads each input and writes each
-result at least once; between two nodes it is a raw socket that moves the same bytes.
+a copy of as many bytes by every rank at the same time and a barrier, for it reads each input and
+writes each result at least once; between two nodes it is a raw socket that moves the same bytes.
 """
 
 import argparse
@@ -25,50 +25,32 @@ from typing import Any
 
 from collectives_competitors import OPERATIONS, Competitor, one_node, two_nodes
 from collectives_plot import draw
-from common import PEERS, json_lines, launch, mpirun, provenance, write
+from common import PEERS, LaunchError, json_lines, launch, mpirun, provenance, write
 from rich.console import Console
 from rich.table import Table
 
 SIZES = (8, 64, 512, 4096, 1 << 15, 1 << 18, 1 << 21, 1 << 24, 1 << 26)
 SMALL = 4096  # bytes up to which hpcpar and MPI_Allreduce are compared call by call
 REDUCTIONS = ("allreduce", "allreduce in place", "reduce", "reduce_scatter")
-LIMIT = 600  # seconds for one launch
+LIMIT = 300  # seconds for one launch
 
-Rows = dict[tuple[int, str, int, str], dict[str, Any]]  # by ranks, operation, size, competitor
+Row = dict[str, Any]
+Case = tuple[int, str, int, str]  # ranks, operation, size, competitor
 
 
 def main() -> int:
     options = parse()
     console = Console(width=120)
-    if options.two_nodes:
-        competitors, words = two_nodes(options.short)
-    else:
-        competitors, words = one_node(options.device, options.short)
-    left_out, rows, small = dict.fromkeys(words), Rows(), Rows()
+    results = Results(options)
     for number in range(options.rounds):
         console.print(f"round {number + 1} of {options.rounds}", style="dim")
         for ranks in options.ranks:
-            for operations, sizes in cases(options):
-                for competitor in competitors:
-                    run(competitor, ranks, operations, sizes, options, rows, left_out)
-            if (
-                "allreduce" in options.operations
-                and options.device == "cpu"
-                and not options.two_nodes
-            ):
-                compare_small(ranks, options.sizes, small)
-    report = {
-        **provenance(),
-        "rounds": options.rounds,
-        "short": options.short,
-        "rows": [finish(row, competitors) for row in rows.values()],
-        "small": [finish_small(row) for row in small.values()],
-        "left_out": list(left_out),
-    }
+            results.measure(ranks)
+    report = results.report()
     for table in tables(report):
         console.print(table)
-    for words in left_out:
-        console.print(f"left out: {words}")
+    for words in report["left_out"]:
+        console.print(f"left out: {words}", markup=False)
     write(options.json, report)
     console.print(f"written: {options.json}")
     if not options.two_nodes:
@@ -105,61 +87,94 @@ def parse() -> argparse.Namespace:
     return options
 
 
-def cases(options: argparse.Namespace) -> Iterator[tuple[list[str], list[int]]]:
-    """Operations and sizes that go into one launch of a competitor."""
-    if not options.two_nodes:
-        yield [*options.operations, "copy"], options.sizes
-        return
-    for operation in options.operations:
-        usual = {"allreduce": 1 << 24, "bcast": 1 << 26}[operation]
-        yield [operation], options.sizes or [usual >> 2 if options.short else usual]
+class Results:
+    """The competitors, and what was measured so far."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.options = options
+        found = (
+            two_nodes(options.short)
+            if options.two_nodes
+            else one_node(options.device, options.short)
+        )
+        self.competitors, words = found
+        self.left_out = dict.fromkeys(words)
+        self.rows: dict[Case, Row] = {}
+        self.small: dict[tuple[int, int], Row] = {}  # by ranks and size
+
+    def measure(self, ranks: int) -> None:
+        """A part of a round: every competitor once, on so many ranks."""
+        for operations, sizes in self._launches():
+            for competitor in list(self.competitors):
+                own = [name for name in operations if name in competitor.operations]
+                try:
+                    if own:
+                        self._launch(competitor, ranks, own, sizes)
+                except LaunchError as error:
+                    if not competitor.peer:
+                        raise
+                    self.competitors.remove(competitor)
+                    self.left_out[f"{competitor.name}: {error}"] = None
+        if not self.options.two_nodes and self.options.device == "cpu":
+            self._compare_small(ranks)
+
+    def report(self) -> dict[str, Any]:
+        """Everything, for the JSON file."""
+        return {
+            **provenance(),
+            "rounds": self.options.rounds,
+            "short": self.options.short,
+            "rows": [finish(row) for row in self.rows.values()],
+            "small": [finish_small(row) for row in self.small.values()],
+            "left_out": list(self.left_out),
+        }
+
+    def _launches(self) -> Iterator[tuple[list[str], list[int]]]:
+        """Operations and sizes that go into one launch of a competitor."""
+        options = self.options
+        if not options.two_nodes:
+            yield [*options.operations, "copy", "copy in place"], options.sizes
+            return
+        for operation in options.operations:
+            usual = {"allreduce": 1 << 24, "bcast": 1 << 26}[operation]
+            yield [operation], options.sizes or [usual >> 2 if options.short else usual]
+
+    def _launch(
+        self, competitor: Competitor, ranks: int, operations: list[str], sizes: list[int]
+    ) -> None:
+        """Start a competitor; every figure goes to its row."""
+        nodes = 2 if self.options.two_nodes else 1
+        command = competitor.command(ranks, operations, sizes, self.options.dtype, nodes)
+        for found in json_lines(launch(command, LIMIT, dict(competitor.env))):
+            if "left_out" in found:
+                self.left_out[f"{competitor.name}: {found['left_out']}"] = None
+                continue
+            case = (ranks, found["operation"], found["size"], competitor.name)
+            about = {"ranks": ranks, "algorithm": competitor.name, "mpi": competitor.mpi}
+            row = self.rows.setdefault(case, about | found)
+            row["seconds_of_rounds"] = [*row.get("seconds_of_rounds", []), found["seconds"]]
+            row["wrong"] = max(row["wrong"], found["wrong"])
+
+    def _compare_small(self, ranks: int) -> None:
+        """hpcpar and MPI_Allreduce, 2,000 calls each in one launch, in turn by blocks."""
+        sizes = [size for size in self.options.sizes if size <= SMALL]
+        if not sizes or "allreduce" not in self.options.operations:
+            return
+        command = mpirun(ranks, PEERS / "small_allreduce.py", "--sizes", *sizes)
+        for found in json_lines(launch(command, LIMIT)):
+            about = {"ranks": ranks, "size": found["size"], "wrong": 0}
+            row = self.small.setdefault((ranks, found["size"]), about)
+            row["wrong"] = max(row["wrong"], found["wrong"])
+            for name, seconds in found["seconds"].items():
+                row.setdefault(name, []).append(seconds)
 
 
-def run(
-    competitor: Competitor,
-    ranks: int,
-    operations: list[str],
-    sizes: list[int],
-    options: argparse.Namespace,
-    rows: Rows,
-    left_out: dict[str, None],
-) -> None:
-    """One launch of a competitor; every figure goes to its row."""
-    own = [name for name in operations if name in competitor.operations]
-    if not own:
-        return
-    nodes = 2 if options.two_nodes else 1
-    command = competitor.command(ranks, own, sizes, options.dtype, nodes)
-    for found in json_lines(launch(command, LIMIT, dict(competitor.env))):
-        if "left_out" in found:
-            left_out[f"{competitor.name}: {found['left_out']}"] = None
-            continue
-        key = (ranks, found["operation"], found["size"], competitor.name)
-        row = rows.setdefault(key, {"ranks": ranks, "algorithm": competitor.name} | found)
-        row["seconds_of_rounds"] = [*row.get("seconds_of_rounds", []), found["seconds"]]
-        row["wrong"] = max(row["wrong"], found["wrong"])
-
-
-def compare_small(ranks: int, sizes: list[int], small: Rows) -> None:
-    """Up to 4 KB: hpcpar and MPI_Allreduce, 2,000 calls each in one launch, in turn by blocks."""
-    chosen = [size for size in sizes if size <= SMALL]
-    program = PEERS / "small_allreduce.py"
-    command = mpirun(ranks, program, "--sizes", *chosen)
-    for found in json_lines(launch(command, LIMIT)) if chosen else ():
-        key = (ranks, "allreduce", found["size"], "small")
-        row = small.setdefault(key, {"ranks": ranks, "size": found["size"], "wrong": 0})
-        row["wrong"] = max(row["wrong"], found["wrong"])
-        for name, seconds in found["seconds"].items():
-            row.setdefault(name, []).append(seconds)
-
-
-def finish(row: dict[str, Any], competitors: list[Competitor]) -> dict[str, Any]:
+def finish(row: Row) -> Row:
     """A row with its medians and bandwidths."""
     ranks, seconds = row["ranks"], statistics.median(row["seconds_of_rounds"])
     algbw = row["size"] / seconds / 1e9
     return row | {
         "redop": "sum" if row["operation"] in REDUCTIONS else "none",
-        "mpi": next(c.mpi for c in competitors if c.name == row["algorithm"]),
         "seconds": seconds,
         "algbw": algbw,
         "busbw": algbw * bus_factor(row["operation"], ranks),
@@ -174,15 +189,26 @@ def bus_factor(operation: str, ranks: int) -> float:
     return (ranks - 1) / ranks if operation in ("reduce_scatter", "allgather", "alltoall") else 1
 
 
-def finish_small(row: dict[str, Any]) -> dict[str, Any]:
+def finish_small(row: Row) -> Row:
     """A row of small arrays, with the difference of the medians."""
     ours, theirs = statistics.median(row["hpcpar"]), statistics.median(row["MPI"])
     return row | {"difference": ours - theirs, "measured": True}
 
 
-def best_mpi(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
+def best_mpi(rows: list[Row]) -> Row | None:
     """The fastest MPI among the rows of a case."""
     return min((row for row in rows if row["mpi"]), key=lambda row: row["seconds"], default=None)
+
+
+def limit_of(rows: list[Row], row: Row) -> Row | None:
+    """The row of the limit for a row's case: for an allreduce on one node it is a copy."""
+    operation = row["operation"]
+    for name in (operation, operation.replace("allreduce", "copy")):
+        for other in rows:
+            case = (other["algorithm"], other["operation"], other["ranks"], other["size"])
+            if case == ("limit", name, row["ranks"], row["size"]):
+                return other
+    return None
 
 
 def tables(report: dict[str, Any]) -> Iterator[Table]:
@@ -195,20 +221,14 @@ def tables(report: dict[str, Any]) -> Iterator[Table]:
         for column in ("algbw (GB/s)", "busbw (GB/s)", "#wrong", "/ best MPI", "/ limit"):
             table.add_column(column, justify="right")
         chosen = [row for row in rows if (row["ranks"], row["operation"]) == (ranks, operation)]
-        copies = {
-            row["size"]: row for row in rows if (row["ranks"], row["operation"]) == (ranks, "copy")
-        }
         for size in sorted({row["size"] for row in chosen}):
             case = [row for row in chosen if row["size"] == size]
-            best = best_mpi(case)
-            limits = [row for row in case if row["algorithm"] == "limit"]
-            if operation.startswith("allreduce") and size in copies:
-                limits.append(copies[size])
+            best, least = best_mpi(case), limit_of(rows, case[0])
             for row in case:
                 mark = " *" if row is best else ""
                 ratios = (
                     f"{row['seconds'] / other['seconds']:.3f}" if other else ""
-                    for other in (best, limits[0] if limits else None)
+                    for other in (best, least)
                 )
                 table.add_row(
                     f"{size:,}", f"{row['count']:,}", row["dtype"], row["redop"],

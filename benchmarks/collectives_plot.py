@@ -61,8 +61,8 @@ def draw(report: dict[str, Any], path: Path) -> None:
 
 def _points(rows: list[dict[str, Any]], ranks: int, operation: str, name: str) -> dict[int, float]:
     """Microseconds by size of one line."""
-    if name == "limit" and operation.startswith("allreduce"):
-        operation = "copy"
+    if name == "limit":
+        operation = operation.replace("allreduce", "copy")
     points: dict[int, float] = {}
     for row in rows:
         if (row["ranks"], row["operation"]) != (ranks, operation):

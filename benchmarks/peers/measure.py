@@ -12,12 +12,13 @@ import json
 import statistics
 import time
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import numpy as np
 from mpi4py import MPI
 
-__all__ = ["OPERATIONS", "LeftOut", "main"]
+__all__ = ["OPERATIONS", "Array", "Arrays", "Call", "LeftOut", "arguments", "main", "nodes"]
 
 Array = Any  # a numpy.ndarray, or the competitor's own kind
 Call = Callable[[], Array]
@@ -35,6 +36,7 @@ OPERATIONS: dict[str, Callable[[int, int], tuple[int, int]]] = {
     "alltoall": lambda count, ranks: (count, count),
     "sendrecv": lambda count, ranks: (count, count),
     "copy": lambda count, ranks: (count, count),
+    "copy in place": lambda count, ranks: (count, 0),
 }
 
 
@@ -118,6 +120,7 @@ def measure(
         wrong[0] = np.count_nonzero(arrays.read(result) != target)
     world.Allreduce(MPI.IN_PLACE, wrong)
     return {
+        "nodes": nodes(),
         "operation": operation,
         "size": count * dtype.itemsize,
         "count": count,
@@ -125,6 +128,14 @@ def measure(
         "seconds": statistics.median(slowest[1:].tolist()),  # the first call warms up
         "wrong": int(wrong[0]),
     }
+
+
+@cache
+def nodes() -> int:
+    """On how many nodes the ranks are."""
+    world = MPI.COMM_WORLD
+    first = world.Split_type(MPI.COMM_TYPE_SHARED).rank == 0
+    return int(world.allreduce(int(first)))
 
 
 def calls_for(size: int) -> int:
@@ -152,7 +163,7 @@ def expected(operation: str, count: int, dtype: np.dtype, rank: int, ranks: int)
     if operation == "reduce_scatter":
         parts = [pattern(other, mine.start, mine.stop, dtype) for other in range(ranks)]
         return np.sum(parts, axis=0, dtype=dtype)
-    if operation in ("bcast", "sendrecv", "copy"):
-        origin = {"bcast": 0, "sendrecv": (rank - 1) % ranks, "copy": rank}[operation]
-        return pattern(origin, 0, count, dtype)
+    origins = {"bcast": 0, "sendrecv": (rank - 1) % ranks, "copy": rank, "copy in place": rank}
+    if operation in origins:
+        return pattern(origins[operation], 0, count, dtype)
     return np.sum([pattern(other, 0, count, dtype) for other in range(ranks)], 0, dtype)

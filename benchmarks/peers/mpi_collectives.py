@@ -1,8 +1,9 @@
 """MPI's own collectives, through mpi4py: a competitor of benchmarks/collectives.py.
 
 Which MPI it is depends on the Python that runs this; which algorithm, on Open MPI's variables.
-`copy` is no collective: every rank copies x to out, all at the same time. It is the limit of an
-allreduce on one node, which reads every input and writes every result at least once.
+`copy` is no collective: every rank copies x to out, or in place reads and writes x, and waits for
+the others. It is the limit of an allreduce on one node, which reads every input and writes every
+result at least once, and ends on no rank before it has begun on all.
 """
 
 import numpy as np
@@ -14,6 +15,11 @@ def prepare(operation: str, x: Array, out: Array) -> Call:
     """The call of an operation; it returns the array with the result."""
     world = MPI.COMM_WORLD
     after, before = (world.rank + 1) % world.size, (world.rank - 1) % world.size
+
+    def copy(source: Array, target: Array) -> None:
+        np.add(source, 0, out=target) if source is target else np.copyto(target, source)
+        world.Barrier()
+
     calls = {
         "allreduce": lambda: world.Allreduce(x, out),
         "allreduce in place": lambda: world.Allreduce(MPI.IN_PLACE, x),
@@ -23,7 +29,8 @@ def prepare(operation: str, x: Array, out: Array) -> Call:
         "allgather": lambda: world.Allgather(x, out),
         "alltoall": lambda: world.Alltoall(x, out),
         "sendrecv": lambda: world.Sendrecv(x, after, recvbuf=out, source=before),
-        "copy": lambda: np.copyto(out, x),
+        "copy": lambda: copy(x, out),
+        "copy in place": lambda: copy(x, x),
     }
     call, result = calls[operation], out if len(out) else x
 

@@ -9,7 +9,7 @@ from functools import partial
 import numpy as np
 import torch
 import torch.distributed as dist
-from measure import Array, Arrays, Call, LeftOut, arguments, main
+from measure import Array, Arrays, Call, LeftOut, arguments, main, nodes
 from mpi4py import MPI
 
 
@@ -56,7 +56,8 @@ def meet(backend: str) -> torch.device:
     world = MPI.COMM_WORLD
     with socket.socket() as probe:
         probe.bind(("", 0))
-        address = f"tcp://{socket.gethostname()}:{probe.getsockname()[1]}"
+        host = "127.0.0.1" if nodes() == 1 else socket.gethostname()
+        address = f"tcp://{host}:{probe.getsockname()[1]}"
     address = world.bcast(address)
     device = torch.device("cpu")
     if backend == "nccl":

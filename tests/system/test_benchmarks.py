@@ -1,0 +1,63 @@
+"""The benchmarks run in their short form, and report what they should."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from slurm_cluster import missing
+
+pytestmark = pytest.mark.timeout(150)
+
+ROOT = Path(__file__).parents[2]
+
+
+def run(name: str, report: Path, *arguments: str) -> dict:
+    """The report of a benchmark's short form."""
+    program = ROOT / "benchmarks" / name
+    command = [sys.executable, program, "--short", "--json", report, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=140, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads(report.read_text())
+    assert found["measured"] is True
+    assert found["machine"]["cores"] >= 1 and found["commit"] and found["versions"]["numpy"]
+    return found
+
+
+def test_collectives(tmp_path):
+    report = run("collectives.py", tmp_path / "report.json", "--sizes", "16", "40000")
+    rows = report["rows"]
+    assert all(row["wrong"] == 0 and row["measured"] is True for row in rows)
+    assert all(row["seconds"] > 0 and len(row["seconds_of_rounds"]) == 1 for row in rows)
+    found = {(row["operation"], row["size"], row["algorithm"]) for row in rows}
+    for size in (16, 40000):
+        for name in ("hpcpar", "hpcpar, ring", "Open MPI", "Open MPI, ring"):
+            assert ("allreduce", size, name) in found
+        assert ("allreduce in place", size, "hpcpar, symmetric") in found
+        assert {("copy", size, "limit"), ("copy in place", size, "limit")} <= found
+    for row in rows:
+        assert row["algbw"] == pytest.approx(row["size"] / row["seconds"] / 1e9)
+        if row["operation"] == "allreduce":
+            assert row["busbw"] == pytest.approx(row["algbw"])  # 2 (n - 1) / n for n = 2
+    assert [(row["ranks"], row["size"], row["wrong"]) for row in report["small"]] == [(2, 16, 0)]
+    assert "<svg" in (tmp_path / "report.svg").read_text()
+
+
+@pytest.mark.slurm  # for what it needs: root and Debian's iproute2
+def test_collectives_over_two_nodes(tmp_path):
+    if reason := missing():
+        pytest.skip(reason)
+    report = run("collectives.py", tmp_path / "report.json", "--two-nodes", "--operations", "bcast")
+    assert {row["algorithm"] for row in report["rows"]} >= {"limit", "hpcpar", "Open MPI, yielding"}
+    for row in report["rows"]:
+        assert (row["wrong"], row["ranks"], row["nodes"]) == (0, 4, 2)
+
+
+@pytest.mark.peers
+def test_pytorch_tree_sum(tmp_path):
+    report = run("pytorch_tree_sum.py", tmp_path / "report.json")
+    assert {len(values) for values in report["seconds"].values()} == {report["rounds"]} == {1}
+    assert report["ratio"] == pytest.approx(
+        report["medians"]["TreeSum"] / report["medians"]["DDP (gloo)"]
+    )
