@@ -11,4 +11,12 @@ class UserError(ValueError):
 
 
 class HangError(RuntimeError):
-    """A wait that outlasted its limit, with this rank, the call and its peers (exit status 3)."""
+    """A wait that outlasted its limit, with this rank, the call and its peers (exit status 3).
+
+    Attributes: `story`, one sentence on who is missing where and a table with a row a rank, for the
+    one rank that is to print it; "" on the others.
+    """
+
+    def __init__(self, message: str, story: str = "") -> None:
+        super().__init__(message)
+        self.story = story

@@ -5,6 +5,7 @@ from functools import partial
 
 import numpy as np
 from mpi4py import MPI
+from numpy import ndarray
 
 from hpcpar.comm.arguments import ALGORITHMS, overlap, reduction, result
 from hpcpar.comm.core import Core
@@ -42,8 +43,8 @@ class Allreduce(Core):
                 hierarchical, which has them too where the ranks of every node are consecutive;
                 ring (Patarasuk and Yuan 2009); mpi, the library's own MPI_Iallreduce.
         """
-        if algorithm == "auto" and type(x) is np.ndarray:
-            done = self._small(x, op, out)
+        if algorithm == "auto" and type(x) is ndarray:
+            done = self._small.allreduce(x, op, out)
             if done is not None:
                 return done
         return self.iallreduce(x, op, out, algorithm).wait()

@@ -10,6 +10,7 @@ import numpy as np
 from mpi4py import MPI
 
 from hpcpar.comm.arguments import UFUNCS, operand
+from hpcpar.comm.flight import open_flight
 from hpcpar.comm.guard import Guard
 from hpcpar.comm.launch import refuse_single_worlds
 from hpcpar.comm.ledger import Ledger
@@ -17,7 +18,7 @@ from hpcpar.comm.perform import Bound, Programs, Scratch, perform
 from hpcpar.comm.place import find_place
 from hpcpar.comm.progress import start_progress
 from hpcpar.comm.request import Call, Engine, Numbers, Patience, Request, Work
-from hpcpar.comm.small import SmallAllreduce
+from hpcpar.comm.small import SmallAllreduce, SmallSwap
 from hpcpar.comm.symmetric import Symmetric, local
 from hpcpar.comm.transports.mpi import HostTransport
 from hpcpar.comm.transports.staged import StagedTransport
@@ -83,16 +84,18 @@ class Core:
         self.mpi, self._owned, self._engine = mpi_comm, owned, engine
         self.rank, self.size = mpi_comm.Get_rank(), mpi_comm.Get_size()
         self._who = f"rank {self.rank} of {self.size}"
+        self._flight = open_flight(mpi_comm, self.timeout)  # type: ignore[arg-type]
         # Collectives and messages have tags of their own, and the user's traffic is elsewhere.
         self._collective, self._message = mpi_comm.Dup(), mpi_comm.Dup()
         self._tags = mpi_comm.Get_attr(MPI.TAG_UB) or 32767  # what MPI promises at least
         self._numbers = {kind: Numbers(self._tags) for kind in ("collective", "message")}
         self._programs, self._scratch = Programs(), Scratch()
         self._guard = Guard(mpi_comm.Dup()) if self.check and self.size > 1 else None
-        self._requests: list[Request] = []
         self._closed = False
         self.ledger = Ledger()
-        self._small = SmallAllreduce(self, engine, self._collective, self._numbers["collective"])
+        self._small = (SmallSwap if self.size == 2 else SmallAllreduce)(
+            self, engine, self._collective, self._numbers["collective"], self._flight
+        )
 
     @property
     def local_rank(self) -> int:
@@ -186,7 +189,7 @@ class Core:
             return
         self._small.forget()
         if self._engine.broken is None:
-            for request in self._requests:
+            for request in self._engine.under_way(self.ledger):
                 request.wait()
             with contextlib.suppress(HangError):
                 self._start("close", self._meet, "message", self._tags).wait()
@@ -200,6 +203,7 @@ class Core:
         yield from self._perform(call, steps, tokens, channel=self._message)
 
     def _free(self) -> None:
+        self._flight.close()
         self._collective.Free()
         self._message.Free()
         if self._guard is not None:
@@ -225,13 +229,19 @@ class Core:
         return f"<Communicator: rank {self.rank} of {self.size} on {self.device}>"
 
     def wait_for(
-        self, name: str, number: int, tag: int, peer: int, done: Callable[[], bool]
+        self,
+        name: str,
+        number: int,
+        tag: int,
+        peer: int,
+        done: Callable[[], bool],
+        record: int,
     ) -> None:
-        """Wait for `peer` in a call that has no request. Raises HangError."""
+        """Wait for `peer` in a collective that has a record but no request. Raises HangError."""
         patience = Patience(self.timeout, self._engine.crowded)
         while not done():
             if patience.over(0):
-                call = Call(self._who, name, number, tag, {})
+                call = Call(self._flight, self._who, "collective", name, number, tag, {}, record)
                 call.pending = lambda: (peer,)
                 raise self._engine.give_up(call)
 
@@ -255,13 +265,10 @@ class Core:
         if self._closed:
             raise ValueError(f"{name}: the communicator is closed")
         number, own = self._numbers[kind].next()
-        call = Call(self._who, name, number, own if tag < 0 else tag, facts)
+        tag = own if tag < 0 else tag
+        call = Call(self._flight, self._who, kind, name, number, tag, facts)
         operation = work(call) if self._guard is None else self._guard.watch(call, work(call))
-        request = Request(self._engine, self.ledger, call, operation)
-        if not request.done:
-            self._requests = [other for other in self._requests if not other.done]
-            self._requests.append(request)
-        return request
+        return Request(self._engine, self.ledger, call, operation)
 
     def _perform(
         self,

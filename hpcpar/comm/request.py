@@ -12,9 +12,12 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Mapping
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
+from hpcpar.comm.flight import Flight
 from hpcpar.comm.ledger import Ledger
+from hpcpar.comm.symmetric import local
 from hpcpar.errors import HangError
 
 __all__ = ["Call", "Engine", "Numbers", "Patience", "Request", "caller", "ranks_text"]
@@ -52,8 +55,11 @@ class Call:
 
     __slots__ = (
         "bytes",
+        "entry",
         "facts",
         "finished",
+        "flight",
+        "kind",
         "messages",
         "name",
         "number",
@@ -64,17 +70,39 @@ class Call:
     )
 
     def __init__(
-        self, who: str, name: str, number: int, tag: int, facts: Mapping[str, object]
+        self,
+        flight: Flight,
+        who: str,
+        kind: str,
+        name: str,
+        number: int,
+        tag: int,
+        facts: Mapping[str, object],
+        record: int | None = None,
     ) -> None:
+        self.flight = flight
         self.who = who  # rank 2 of 4
         self.facts = facts  # what the ranks of the call have to agree on
+        self.kind = kind  # collective or message
         self.name = name
         self.number = number  # which collective, or which message, of its communicator: from 1
         self.tag = tag
-        self.where = caller()
+        frame = caller()
+        self.where = frame.f_code.co_filename, frame.f_lineno
         self.messages = self.bytes = 0  # sent
         self.finished = 0  # transfers: grows as long as there is progress
         self.pending: Callable[[], Iterable[int]] = tuple  # the peers it waits for
+        if record is not None:
+            return  # it stands in the flight recorder already
+        recorder = flight.recorder
+        slot = flight.collective if kind == "collective" else flight.message
+        size, peer = _size_and_peer(facts)
+        operation, site = recorder.operation(name), recorder.site(frame)
+        self.entry = recorder.start(slot, operation, number, size, peer, site)
+
+    def release(self) -> None:
+        """Let go of the arrays: the call is over."""
+        self.facts, self.pending = {}, tuple
 
     def __str__(self) -> str:
         file, line = self.where
@@ -88,10 +116,10 @@ class Request:
     moves on with any other, and `Communicator.close` waits for it. Only waits have a time limit.
     """
 
-    __slots__ = ("_engine", "_error", "_ledger", "_result", "_start", "_work", "call", "done")
+    __slots__ = ("_engine", "_error", "_result", "_start", "_work", "call", "done", "ledger")
 
     def __init__(self, engine: "Engine", ledger: Ledger, call: Call, work: Work) -> None:
-        self._engine, self._ledger, self.call, self._work = engine, ledger, call, work
+        self._engine, self.ledger, self.call, self._work = engine, ledger, call, work
         self._result: Any = None
         self._error: Exception | None = None
         self._start = time.perf_counter()
@@ -128,15 +156,17 @@ class Request:
         except StopIteration as end:
             self._result = end.value
             call, seconds = self.call, time.perf_counter() - self._start
-            self._ledger.add(call.name, call.messages, call.bytes, seconds)
+            self.ledger.add(call.name, call.messages, call.bytes, seconds)
+            call.flight.recorder.finish(call.entry)
+            call.release()
             self.done = True
         except Exception as error:
-            self._error = error
             self._engine.keep(self)
-            self.done = True
+            self._fail(error)
 
     def _fail(self, error: Exception) -> None:
         self._error = error
+        self.call.flight.recorder.give_up(self.call.entry)
         self.done = True
 
 
@@ -195,6 +225,10 @@ class Engine:
                 self.active.append(request)
                 self.started()
 
+    def under_way(self, ledger: Ledger) -> list[Request]:
+        """The requests of the communicator with this ledger."""
+        return [request for request in self.active if request.ledger is ledger]
+
     def usable(self) -> None:
         """Raises HangError after a hang."""
         if self.broken is not None:
@@ -214,26 +248,38 @@ class Engine:
 
     def wait(self, request: Request) -> None:
         """Move every request on until this one is done, or has had no progress for too long."""
+        call = request.call
+        recorder, seen = call.flight.recorder, call.finished
         patience = Patience(self.timeout, self.crowded)
+        recorder.wait(call.entry)
         while True:
             self.advance()
             if request.done:
+                recorder.go_on()
                 return
-            if patience.over(request.call.finished):
-                self.give_up(request.call)
+            if call.finished != seen:
+                seen = call.finished
+                recorder.progress()
+            if patience.over(seen):
+                self.give_up(call)
                 return
 
     def give_up(self, call: Call) -> HangError:
         """The error of a wait that was too long; everything under way fails with it."""
         peers = sorted(set(call.pending()))
         whom = f"for {ranks_text(peers)}" if peers else "for the other ranks"
+        told = call.flight.verdict(call.kind, call.number)
         self.broken = f"{call.who} waited {self.timeout:g} s in {call} {whom}"
+        error = HangError(
+            f"{self.broken}: {told.sentence}",
+            f"{told.sentence}\n{told.table}" if told.first else "",
+        )
         with self.lock:
             for hung in self.active:
-                hung._fail(HangError(self.broken))
+                hung._fail(error)
                 self.keep(hung)
             self.active.clear()
-        return HangError(self.broken)
+        return error
 
 
 def ranks_text(ranks: list[int]) -> str:
@@ -243,9 +289,16 @@ def ranks_text(ranks: list[int]) -> str:
     return f"ranks {', '.join(map(str, ranks[:-1]))} and {ranks[-1]}"
 
 
-def caller() -> tuple[str, int]:
-    """File and line of the innermost frame outside this package."""
+def caller() -> FrameType:
+    """The innermost frame outside this package."""
     frame = sys._getframe(1)
     while frame.f_back is not None and frame.f_code.co_filename.startswith(_INSIDE):
         frame = frame.f_back
-    return frame.f_code.co_filename, frame.f_lineno
+    return frame
+
+
+def _size_and_peer(facts: Mapping[str, object]) -> tuple[int, int]:
+    """Bytes of a call's array, and its root or the other end; -1 where there is none."""
+    array = local(facts.get("x"))
+    peers = (facts[name] for name in ("root", "source", "dest") if name in facts)
+    return getattr(array, "nbytes", 0), next(peers, -1)  # type: ignore[return-value]

@@ -7,13 +7,21 @@ would be a SIGBUS.
 """
 
 import contextlib
+import ctypes
 import mmap
 import os
+import weakref
 from pathlib import Path
 
 import numpy as np
 
 __all__ = ["HostMemory", "check_memory"]
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_mmap, _munmap = _libc.mmap, _libc.munmap
+_mmap.restype = ctypes.c_void_p
+_mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
+_munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
 
 
 class HostMemory:
@@ -76,4 +84,14 @@ def _available() -> int:
 
 
 def _mapped(descriptor: int, size: int) -> np.ndarray:
-    return np.frombuffer(mmap.mmap(descriptor, max(size, 1)), np.uint8)[:size]
+    """The memory as an array of uint8; it is unmapped with the last view of it.
+
+    Not by Python's mmap, which keeps a descriptor for each mapping: a rank may have thousands.
+    """
+    length = max(size, 1)
+    address = _mmap(None, length, mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_SHARED, descriptor, 0)
+    if address == ctypes.c_void_p(-1).value:
+        raise OSError(ctypes.get_errno(), f"mmap: {os.strerror(ctypes.get_errno())}")
+    memory = (ctypes.c_uint8 * length).from_address(address)
+    weakref.finalize(memory, _munmap, address, length).atexit = False  # the end frees it anyway
+    return np.ctypeslib.as_array(memory)[:size]

@@ -5,15 +5,19 @@ wire, so that a rank may take this way while another takes the long one; but eve
 made once for a shape, a dtype and an operation is made once.
 """
 
-import time
+from collections.abc import Callable, Sequence
 from functools import partial
+from sys import _getframe
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from mpi4py import MPI
 
 from hpcpar.comm.arguments import UFUNCS, overlap
-from hpcpar.comm.perform import divide, wide_dtype
+from hpcpar.comm.flight import Flight
+from hpcpar.comm.ledger import Ledger
+from hpcpar.comm.perform import divide
 from hpcpar.comm.request import Engine, Numbers
 from hpcpar.comm.transports.mpi import mismatch
 from hpcpar.schedule.one_shot import tree_over_ranks
@@ -21,10 +25,14 @@ from hpcpar.schedule.one_shot import tree_over_ranks
 if TYPE_CHECKING:
     from hpcpar.comm.core import Core
 
-__all__ = ["SMALL_BYTES", "SmallAllreduce", "is_small"]
+__all__ = ["SMALL_BYTES", "SmallAllreduce", "SmallSwap", "is_small"]
+
+Test = Callable[..., bool]  # of a message under way: whether it is over
 
 SMALL_BYTES = 4096
 _SMALL_RANKS = 8  # every rank sends to every other
+_BYTE = MPI.BYTE
+_PLANS = 256  # remembered
 _SPINS = 1000  # tests of a request before the clock is looked at
 
 
@@ -36,13 +44,25 @@ def is_small(size: int, ranks: int) -> bool:
 class _Plan:
     """What does not change from call to call."""
 
-    __slots__ = ("additions", "bytes", "landing", "last", "mean", "peers", "receives", "ufunc")
+    __slots__ = (
+        "additions",
+        "bytes",
+        "calls",
+        "landing",
+        "last",
+        "mean",
+        "peers",
+        "receives",
+        "seconds",
+        "ufunc",
+    )
 
     def __init__(self, rank: int, ranks: int, like: np.ndarray, op: str) -> None:
         self.bytes = like.nbytes
+        self.calls, self.seconds = 0, 0.0  # that the ledger does not know of yet
         self.landing = [np.empty_like(like) for _ in range(ranks)]  # what comes from each rank
         self.peers = [(rank + shift) % ranks for shift in range(1, ranks)]
-        self.receives = [((self.landing[peer], self.bytes, MPI.BYTE), peer) for peer in self.peers]
+        self.receives = [((self.landing[peer], self.bytes, _BYTE), peer) for peer in self.peers]
         self.ufunc = getattr(np, UFUNCS[op])
         self.mean = op == "mean"
         # left, right, where their sum stands, and whose memory it takes: not the caller's
@@ -55,79 +75,132 @@ class _Plan:
 class SmallAllreduce:
     """`Communicator.allreduce` of small host arrays, blocking."""
 
-    def __init__(self, core: "Core", engine: Engine, channel: MPI.Comm, numbers: Numbers) -> None:
+    def __init__(
+        self, core: "Core", engine: Engine, channel: MPI.Comm, numbers: Numbers, flight: Flight
+    ) -> None:
         self._core, self._engine, self._channel, self._numbers = core, engine, channel, numbers
-        self._active = engine.active
+        self._active, self._rank = engine.active, core.rank
         self._plans: dict[tuple[np.dtype, tuple[int, ...], str], _Plan] = {}
         self._status = MPI.Status()
-        self._entry = core.ledger.entry("allreduce")
+        core.ledger.sources.append(self._settle)
+        self._recorder, self._slot = flight.recorder, flight.collective
+        self._name = flight.recorder.operation("allreduce")
 
     def learn(self, array: np.ndarray, op: str) -> None:
         """Such arrays have passed all checks: take calls with them from now on."""
-        size = self._core.size
-        if size == 2 or wide_dtype(array.dtype) == array.dtype:
-            self._plans[array.dtype, array.shape, op] = _Plan(self._core.rank, size, array, op)
+        if len(self._plans) >= _PLANS:
+            self.forget()
+        self._plans[array.dtype, array.shape, op] = _Plan(self._rank, self._core.size, array, op)
+
+    def _settle(self, ledger: Ledger) -> None:
+        """Enter the calls into the ledger."""
+        for plan in self._plans.values():
+            messages = plan.calls * len(plan.peers)
+            ledger.add("allreduce", messages, messages * plan.bytes, plan.seconds, plan.calls)
+            plan.calls, plan.seconds = 0, 0.0
 
     def forget(self) -> None:
-        """Take no more calls."""
+        """Take no more calls like those learned so far."""
+        self._settle(self._core.ledger)
         self._plans.clear()
 
-    def __call__(self, x: np.ndarray, op: str, out: Any) -> np.ndarray | None:
+    def allreduce(self, x: np.ndarray, op: str, out: Any) -> np.ndarray | None:
         """The result, or None where this call has to go the long way."""
         plan = self._plans.get((x.dtype, x.shape, op))
         if plan is None or self._active or self._engine.broken or not x.flags.c_contiguous:
             return None
         if out is None:
             out = np.empty(x.shape, x.dtype)
-        elif out is not x:
-            if type(out) is not np.ndarray or out.shape != x.shape or out.dtype != x.dtype:
-                return None
-            if not (x.base is None and out.base is None) and overlap("allreduce", x, out):
-                return None
-        if not out.flags.carray:
+        elif not (out.flags.writeable if out is x else _fits(x, out)):
             return None
-        start = time.perf_counter()
-        self._exchange(plan, x)
-        values = plan.landing  # the caller's has no place of its own there
-        values[self._core.rank] = x
-        for first, second, into, over in plan.additions:
-            values[into] = plan.ufunc(values[first], values[second], values[over])
+        start = perf_counter()
+        numbers = self._numbers  # as Numbers.next does
+        numbers.last = number = numbers.last + 1
+        tag = number % numbers.tags
+        started = self._post(plan, x, tag)
+        # The books are kept while the messages are on their way.
+        recorder = self._recorder
+        site = recorder.site(_getframe(2))  # who called Communicator.allreduce
+        record = recorder.begin(self._slot, self._name, number, plan.bytes, -1, site)
+        plan.calls += 1
+        try:
+            self._complete(plan, started, number, tag, record)
+        except BaseException as error:
+            recorder.give_up(record)
+            self._engine.keep(error, started, x)
+            if isinstance(error, MPI.Exception) and error.Get_error_class() == MPI.ERR_TRUNCATE:
+                raise ValueError(mismatch(plan.peers[0], "more", plan.bytes)) from None
+            raise
+        values = plan.landing
+        values[self._rank] = x  # which has no place of its own there
+        for left, right, into, over in plan.additions:
+            values[into] = plan.ufunc(values[left], values[right], values[over])
         plan.ufunc(values[0], values[plan.last], out)
         if plan.mean:
             divide(out, len(values))
-        entry, sent = self._entry, len(plan.peers)
-        entry.calls += 1
-        entry.messages += sent
-        entry.bytes += sent * plan.bytes
-        entry.seconds += time.perf_counter() - start
+        recorder.end(record)
+        plan.seconds += perf_counter() - start
         return out
 
-    def _exchange(self, plan: _Plan, x: np.ndarray) -> None:
-        """Send `x` to everybody; what everybody sends is then in `plan.landing`."""
-        channel, size, status = self._channel, plan.bytes, self._status
-        number, tag = self._numbers.next()
-        spec = (x, size, MPI.BYTE)
-        arriving, leaving = [], []
-        for land, peer in plan.receives:
-            arriving.append((channel.Irecv(land, peer, tag).Test, peer))
-        for peer in plan.peers:
-            leaving.append((channel.Isend(spec, peer, tag).Test, peer))
-        try:
-            for test, peer in arriving:
-                spins = 0
-                while not test(status):
-                    spins += 1
-                    if spins > _SPINS:
-                        self._core.wait_for("allreduce", number, tag, peer, partial(test, status))
-                        break
-                if status.Get_count(MPI.BYTE) != size:
-                    got = status.Get_count(MPI.BYTE)
-                    raise ValueError(mismatch(peer, f"{got} bytes", size))
-            for test, peer in leaving:
-                if not test():
-                    self._core.wait_for("allreduce", number, tag, peer, test)
-        except BaseException as error:
-            self._engine.keep(arriving, leaving, plan, x)
-            if isinstance(error, MPI.Exception) and error.Get_error_class() == MPI.ERR_TRUNCATE:
-                raise ValueError(mismatch(plan.peers[0], "more", size)) from None
-            raise
+    def _post(self, plan: _Plan, x: np.ndarray, tag: int) -> Sequence[Test]:
+        """Start to receive from everybody, then to send `x` to everybody."""
+        channel, spec = self._channel, (x, plan.bytes, _BYTE)
+        return [channel.Irecv(land, peer, tag).Test for land, peer in plan.receives] + [
+            channel.Isend(spec, peer, tag).Test for peer in plan.peers
+        ]
+
+    def _complete(
+        self, plan: _Plan, started: Sequence[Test], number: int, tag: int, record: int
+    ) -> None:
+        """Wait for all; what everybody sent is then in `plan.landing`."""
+        status, size = self._status, plan.bytes
+        for test, peer in zip(started, plan.peers, strict=False):  # those that arrive
+            if not test(status):
+                self._wait(partial(test, status), peer, number, tag, record)
+            if status.Get_count(_BYTE) != size:
+                raise ValueError(mismatch(peer, f"{status.Get_count(_BYTE)} bytes", size))
+        for test, peer in zip(started[len(plan.peers) :], plan.peers, strict=True):
+            if not test():
+                self._wait(test, peer, number, tag, record)
+
+    def _wait(
+        self, done: Callable[[], bool], peer: int, number: int, tag: int, record: int
+    ) -> None:
+        """Wait as every wait does, with its limit."""
+        self._core.wait_for("allreduce", number, tag, peer, done, record)
+
+
+class SmallSwap(SmallAllreduce):
+    """The same for two ranks, without the loops."""
+
+    def _post(self, plan: _Plan, x: np.ndarray, tag: int) -> Sequence[Test]:
+        land, peer = plan.receives[0]
+        channel = self._channel
+        arriving = channel.Irecv(land, peer, tag).Test
+        return arriving, channel.Isend((x, plan.bytes, _BYTE), peer, tag).Test
+
+    def _complete(
+        self, plan: _Plan, started: Sequence[Test], number: int, tag: int, record: int
+    ) -> None:
+        (arriving, leaving), status, spins = started, self._status, 0
+        while not arriving(status):
+            spins += 1
+            if spins > _SPINS:
+                self._wait(partial(arriving, status), plan.peers[0], number, tag, record)
+                break
+        if status.Get_count(_BYTE) != plan.bytes:
+            got = f"{status.Get_count(_BYTE)} bytes"
+            raise ValueError(mismatch(plan.peers[0], got, plan.bytes))
+        if not leaving():
+            self._wait(leaving, plan.peers[0], number, tag, record)
+
+
+def _fits(x: np.ndarray, out: Any) -> bool:
+    """Whether the result of adding `x` can go to `out`, memory apart from `x`."""
+    return (
+        type(out) is np.ndarray
+        and out.shape == x.shape
+        and (out.dtype is x.dtype or out.dtype == x.dtype)
+        and out.flags.carray
+        and ((x.base is None and out.base is None) or not overlap("allreduce", x, out))
+    )
