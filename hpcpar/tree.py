@@ -128,7 +128,9 @@ class TreeSum:
 
     def _schedule(self) -> Sequence[Step]:
         count = prod(self._shape)
-        return tree_allreduce(self.comm.rank, self.comm.size, count, self.runs, self.leaves)
+        return tree_allreduce(
+            self.comm.rank, self.comm.size, count, self.runs, self.leaves, nodes=self.comm.node_map
+        )
 
     def _grow(self, node: Node, array: Array) -> None:
         """Put a complete subtree in its place, and add up every pair of siblings it completes."""

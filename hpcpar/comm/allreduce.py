@@ -79,8 +79,9 @@ class Allreduce(Core):
     ) -> tuple[tuple[Step, ...], Buffers]:
         name, segment = "out" if in_place else "x", self._segment(source)
         steps = schedules.allreduce(
-            self.rank, self.size, source.size, algorithm, name, segment=segment
-        )
+            self.rank, self.size, source.size, algorithm, name, segment=segment,
+            nodes=self.node_map,
+        )  # fmt: skip
         return steps, {"out": target, name: source}
 
     def _at_once(

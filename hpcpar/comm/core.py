@@ -117,6 +117,11 @@ class Core:
         """Nodes that have ranks of this communicator."""
         return self._place.nodes
 
+    @property
+    def node_map(self) -> tuple[int, ...] | None:
+        """The node of each rank; None where all are on one."""
+        return self._place.map if self._place.nodes > 1 else None
+
     def run(
         self,
         steps: Sequence[Step],

@@ -19,6 +19,7 @@ class Place:
     local_size: int
     node: int
     nodes: int
+    map: tuple[int, ...]  # the node of each rank
     cores: int  # of this node, for its ranks together
 
     @property
@@ -44,6 +45,7 @@ def find_place(comm: MPI.Comm) -> Place:
         local_size=local.Get_size(),
         node=int(np.searchsorted(numbers, leader[0])),
         nodes=len(numbers),
+        map=tuple(np.searchsorted(numbers, leaders).tolist()),
         cores=int(cores.sum()),
     )
     local.Free()

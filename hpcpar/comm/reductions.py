@@ -9,6 +9,7 @@ from hpcpar.comm.symmetric import Symmetric
 from hpcpar.device import Array
 from hpcpar.schedule import collectives as schedules
 from hpcpar.schedule.exchange import split
+from hpcpar.schedule.groups import consecutive
 from hpcpar.schedule.shared import shared_reduce_scatter
 
 __all__ = ["Reductions"]
@@ -78,7 +79,10 @@ class Reductions(Allreduce):
         else:
             added, landing, finish = narrowed(source, target, finish, self.size)
             segment = self._segment(source)
-            steps = schedules.reduce_scatter(self.rank, self.size, counts, segment=segment)
+            nodes = self.node_map if self.node_map and consecutive(self.node_map) else None
+            steps = schedules.reduce_scatter(
+                self.rank, self.size, counts, segment=segment, nodes=nodes
+            )
             buffers = {"x": added, "out": landing}
         given = target if out is None else out
         work = self._finished(steps, buffers, ufunc, finish, given)
