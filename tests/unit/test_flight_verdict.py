@@ -311,6 +311,16 @@ def test_a_short_call_of_others_is_not_blamed():
     assert verdict(rows).startswith("rank 0 waits in recv from 1")
 
 
+def test_the_waits_of_a_dead_run_seem_short():
+    """Its times end when the last rank was heard of, which may be when it began to wait."""
+    ranks = four()
+    ranks.enter("allreduce", 118, but=(3,))
+    ranks[3].enter("recv", 1, peer=2)
+    rows = [replace(row, call=replace(row.call, seconds=0.0)) for row in ranks.rows()]
+    rows[3] = replace(rows[3], call=replace(rows[3].call, seconds=0.3))
+    assert verdict(rows).startswith("rank 3 never entered allreduce #118 ")
+
+
 def test_nobody_waits():
     ranks = four()
     assert ranks.told() == "no rank waits in a call"

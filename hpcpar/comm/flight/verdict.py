@@ -57,8 +57,9 @@ class _Story:
         waits = [(row, row.call) for row in self.rows.values() if row.call is not None]
         if not waits:
             return None
-        longest = max(call.seconds for _, call in waits)
-        waits = [(row, call) for row, call in waits if call.seconds >= longest / 2]
+        # Others may be in a short call at this moment. In a dead run all waits may seem short.
+        limit = max(call.seconds for _, call in waits) / 2 - 1
+        waits = [(row, call) for row, call in waits if call.seconds >= limit]
 
         def weight(wait: tuple[Row, CallRow]) -> tuple[bool, int, float]:
             call = wait[1]

@@ -71,6 +71,7 @@ class Watcher:
         self.nodes: dict[Line, str] = {}  # those that have, with a nonce until it is answered
         if config["head_socket"] is not None:
             self.door = socket.socket(fileno=config["head_socket"])
+            self.door.settimeout(0.1)
             self.star.register(self.door, selectors.EVENT_READ, self._greet_node)
         self.head: Line | None = None  # the line to the head, where that is another watcher
         self.head_at = config["head"]
@@ -113,12 +114,14 @@ class Watcher:
         """Wait for the ranks, which are all on their way."""
         self.newcomers.settimeout(0.1)
         while time.monotonic() - self.born < START_LIMIT and self.node.expects_more():
-            with contextlib.suppress(TimeoutError):
-                self._greet_rank(self.newcomers)
+            self._greet_rank(self.newcomers)
         self.selector.register(self.newcomers, selectors.EVENT_READ, self._greet_rank)
 
     def _greet_rank(self, _: object) -> None:
-        connection, _ = self.newcomers.accept()
+        try:
+            connection, _ = self.newcomers.accept()
+        except OSError:
+            return
         pid, user = peer(connection)
         line = Line(connection)
         try:
@@ -187,7 +190,10 @@ class Watcher:
 
     def _greet_node(self, _: object) -> None:
         assert self.door is not None
-        connection, _ = self.door.accept()
+        try:
+            connection, _ = self.door.accept()
+        except OSError:
+            return
         line, nonce = Line(connection), os.urandom(16).hex()
         self.nodes[line] = nonce
         self.star.register(line, selectors.EVENT_READ, self._read_node)
