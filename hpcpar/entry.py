@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NoReturn
 
-from hpcpar.errors import EXIT_HANG, EXIT_USER, HangError, UserError
+from hpcpar.errors import EXIT_USER, HangError, UserError
 
 if TYPE_CHECKING:
     from hpcpar.comm import Communicator
@@ -26,7 +26,7 @@ def run_ranks(main: Callable[["Communicator"], None]) -> NoReturn:
     A `UserError` is expected on all ranks at once (see `hpcpar.comm.together`); rank 0 prints it.
     Any other error ends the other ranks too, which would wait for this one otherwise.
     """
-    from hpcpar.comm import Communicator
+    from hpcpar.comm import Communicator, end_hung
 
     comm = None
     try:
@@ -39,7 +39,7 @@ def run_ranks(main: Callable[["Communicator"], None]) -> NoReturn:
             print(f"hpcpar: {error}", file=sys.stderr, flush=True)
         sys.exit(EXIT_USER)
     except HangError as error:
-        _end(comm, f"hpcpar: {error}", EXIT_HANG)
+        end_hung(error)
     except Exception:
         where = f"rank {comm.rank}: " if comm is not None else ""
         _end(comm, where + traceback.format_exc(), 1)

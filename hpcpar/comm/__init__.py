@@ -14,13 +14,15 @@
 - **Bits.** Reductions add in the order of one binary tree over the ranks (`hpcpar.schedule`), the
   same on every rank and in every run; only the algorithms "ring" and "mpi" have their own order.
 - **Waits.** Every wait has a limit, `timeout` seconds without progress; then `HangError` says which
-  rank waited, in which call, and for whom. The communicator is not usable afterwards.
+  rank waited, in which call, and who did not come and where it is instead. The communicator is not
+  usable afterwards. Where nobody catches the error, the job ends with status 3 and one table.
 - **Progress** is made inside the calls of this package: `test()` and `wait()` move all requests.
 """
 
 from hpcpar.comm.agree import agree, together
 from hpcpar.comm.communicator import Communicator
 from hpcpar.comm.compare import compare_ranks
+from hpcpar.comm.ending import end_hung
 from hpcpar.comm.request import Request
 
-__all__ = ["Communicator", "Request", "agree", "compare_ranks", "together"]
+__all__ = ["Communicator", "Request", "agree", "compare_ranks", "end_hung", "together"]

@@ -10,6 +10,7 @@ import numpy as np
 from mpi4py import MPI
 
 from hpcpar.comm.arguments import UFUNCS, operand
+from hpcpar.comm.ending import end_uncaught_hangs
 from hpcpar.comm.flight import open_flight
 from hpcpar.comm.guard import Guard
 from hpcpar.comm.launch import refuse_single_worlds
@@ -57,6 +58,7 @@ class Core:
         self._backend, self.check, self.timeout = backend, check, timeout
         self._host = HostTransport()
         self._staged: StagedTransport | None = None  # made when the first GPU array comes
+        end_uncaught_hangs()
         engine = Engine(timeout, self._place.crowded)
         self._open(mpi_comm, engine, owned=False)
         # BLAS threads are cores that are not free; a GPU's context belongs to the main thread.

@@ -26,7 +26,7 @@ CASES = {
     "hang": (
         "time.sleep(30) if comm.rank == 1 else comm.allreduce(np.ones(9))",
         3,
-        ["hpcpar: rank 0 of 2 waited 1 s in allreduce #1", "for rank 1"],
+        ["hpcpar: rank 1 never entered allreduce #1 (program.py:10)", "outside of hpcpar"],
     ),
     "surprise": ("comm.barrier(); 1 // comm.rank", 1, ["rank 0: Traceback", "ZeroDivisionError"]),
 }
@@ -42,3 +42,21 @@ def test_status_and_words(mpirun, tmp_path, case):
     assert all(word in done.stderr for word in words), done.stderr
     assert done.stderr.count("hpcpar: ") == (status in (2, 3))
     assert done.stderr.count("Traceback") == (status == 1)
+
+
+def test_a_hang_in_a_script_of_ones_own(mpirun, tmp_path):
+    """One sentence and one table for all ranks, and status 3, without any help of the script."""
+    program = tmp_path / "script.py"
+    program.write_text(
+        "import time, numpy as np, hpcpar\n"
+        "comm = hpcpar.Communicator(device='cpu', timeout=1)\n"
+        "comm.allreduce(np.ones(9))\n"
+        "if comm.rank == 2: comm.recv(np.ones(9), 1)\n"
+        "comm.allreduce(np.ones(9))\n"
+    )
+    done = mpirun(4, program, limit=30)
+    assert done.returncode == 3, done.stdout + done.stderr
+    said = done.stderr
+    assert said.count("rank 2 never entered allreduce #2 (script.py:5)") == 1, said
+    assert said.count("allreduce #2, 72 B") == 3 and said.count("rank  host") == 1, said
+    assert "Traceback" not in said

@@ -1,0 +1,43 @@
+"""How a process ends after a hang: with one story for the whole job, and status 3."""
+
+import os
+import sys
+import time
+from types import TracebackType
+from typing import NoReturn
+
+from hpcpar.errors import EXIT_HANG, HangError
+
+__all__ = ["end_hung", "end_uncaught_hangs"]
+
+
+def end_hung(error: HangError) -> NoReturn:
+    """Tell what is known, on the one rank that was asked to, and end this process.
+
+    Then the launcher ends the others, which wait for that, so that nobody ends the one that tells.
+    An orderly end is not possible: MPI_Finalize would wait for everybody.
+    """
+    sys.stdout.flush()
+    if error.story:
+        print(f"hpcpar: {error.story}", file=sys.stderr, flush=True)
+    else:
+        time.sleep(_OTHERS)
+    os._exit(EXIT_HANG)
+
+
+def end_uncaught_hangs() -> None:
+    """From now on, a `HangError` that nobody catches ends the process so; not when interactive."""
+    if sys.excepthook is _hook or hasattr(sys, "ps1") or sys.flags.interactive:
+        return
+    global _before
+    _before, sys.excepthook = sys.excepthook, _hook
+
+
+def _hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    if isinstance(error, HangError):
+        end_hung(error)
+    _before(kind, error, trace)
+
+
+_before = sys.excepthook
+_OTHERS = 5.0  # seconds in which a launcher should have ended the ranks that tell nothing
