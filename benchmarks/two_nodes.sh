@@ -39,6 +39,7 @@ shift $((OPTIND - 1))
 ((ranks >= 2 && ranks % 2 == 0 && $# > 0)) || usage
 
 mount -t tmpfs -o mode=755 none /run
+mount -t tmpfs -o mode=1777 none /dev/shm  # MPI names its files there by host and process id
 ip link set lo up
 ip link add switch type bridge
 ip link set switch up

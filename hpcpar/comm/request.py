@@ -252,17 +252,19 @@ class Engine:
         recorder, seen = call.flight.recorder, call.finished
         patience = Patience(self.timeout, self.crowded)
         recorder.wait(call.entry)
-        while True:
-            self.advance()
-            if request.done:
-                recorder.go_on()
-                return
-            if call.finished != seen:
-                seen = call.finished
-                recorder.progress()
-            if patience.over(seen):
-                self.give_up(call)
-                return
+        try:
+            while True:
+                self.advance()
+                if request.done:
+                    return
+                if call.finished != seen:
+                    seen = call.finished
+                    recorder.progress()
+                if patience.over(seen):
+                    self.give_up(call)
+                    return
+        finally:
+            recorder.go_on()
 
     def give_up(self, call: Call) -> HangError:
         """The error of a wait that was too long; everything under way fails with it."""
