@@ -36,8 +36,9 @@ __all__ = ["Bound", "Program", "Programs", "Scratch", "divide", "perform", "wide
 SEND, RECV, COMPUTE, MEET = range(4)
 WIDE = "wide"  # the buffer of partial sums that never travel
 
-# kind, step numbers of the transfers to wait for, peer, what is sent, received or done
-Instruction = tuple[int, tuple[int, ...], int, Any]
+# kind, step numbers of the transfers to wait for, peer, what is sent, received or done, and bytes
+# that cross between ranks by it
+Instruction = tuple[int, tuple[int, ...], int, Any, int]
 Peers = Mapping[str, Sequence[Array | None]]  # symmetric buffers: every rank's, flat
 
 
@@ -49,25 +50,15 @@ class Program:
     extents: Mapping[str, int]  # elements of each own buffer
     travels: frozenset[str]  # buffers that are sent from, or received into
     shared: frozenset[str]  # buffers of which peers' are touched
-    messages: int  # sent
-    elements: int  # sent, and read from or written to peers' memory
-    meetings: int
 
     @classmethod
     def compile(cls, steps: Sequence[Step]) -> "Program":
         """Prepare a schedule."""
-        sent = [len(step.span) for step in steps if isinstance(step, Send)]
-        foreign = [
-            span for step in steps for span in reads(step) + writes(step) if span.rank != OWN
-        ]
         return cls(
             tuple(zip(steps, dependencies(steps), strict=True)),
             extents(steps),
             frozenset(step.span.buffer for step in steps if isinstance(step, Send | Recv)),
-            frozenset(span.buffer for span in foreign),
-            len(sent),
-            sum(sent) + sum(map(len, foreign)),
-            sum(isinstance(step, Meet) for step in steps),
+            frozenset(span.buffer for step in steps for span in _foreign(step)),
         )
 
 
@@ -113,7 +104,7 @@ class Scratch:
 class Bound:
     """A program with its arrays: ready to be performed, as often as the arrays stay."""
 
-    __slots__ = ("borrowed", "bytes", "instructions", "program")
+    __slots__ = ("borrowed", "instructions", "program")
 
     def __init__(
         self,
@@ -131,7 +122,6 @@ class Bound:
         like = next(iter(buffers.values()))
         wide = wide_dtype(like.dtype)
         self.program = program
-        self.bytes = program.elements * like.dtype.itemsize
         self.borrowed = {
             name: scratch.take(like, count, wide if name == WIDE else like.dtype)
             for name, count in program.extents.items()
@@ -156,20 +146,23 @@ class Bound:
             return wires[span.buffer][span.start * item : span.stop * item]
 
         self.instructions: list[Instruction] = []
+        what: Instruction
         for step, waits in program.steps:
+            moved = item * sum(map(len, _foreign(step)))
             match step:
                 case Send(to, span):
-                    self.instructions.append((SEND, waits, to, content(span)))
+                    what = SEND, waits, to, content(span), len(span) * item
                 case Recv(source, span):
-                    self.instructions.append((RECV, waits, source, content(span)))
+                    what = RECV, waits, source, content(span), 0
                 case Combine(into, left, right):
                     work = partial(combine, view(left), view(right), out=view(into))
-                    self.instructions.append((COMPUTE, waits, OWN, work))
+                    what = COMPUTE, waits, OWN, work, moved
                 case Copy(into, source_span):
                     work = partial(_copy, view(into), view(source_span))
-                    self.instructions.append((COMPUTE, waits, OWN, work))
+                    what = COMPUTE, waits, OWN, work, moved
                 case Meet():
-                    self.instructions.append((MEET, waits, OWN, None))
+                    what = MEET, waits, OWN, None, 0
+            self.instructions.append(what)
 
     def release(self, scratch: Scratch) -> None:
         """Give the scratch memory back; the binding is of no use afterwards."""
@@ -191,13 +184,14 @@ def perform(
     tickets: dict[int, tuple[Ticket, int]] = {}
     call.pending = partial(_peers, transport.test, tickets)
     transport.begin()
-    for number, (kind, waits, peer, content) in enumerate(bound.instructions):
+    for number, (kind, waits, peer, content, size) in enumerate(bound.instructions):
         for earlier in waits:
             ticket = tickets[earlier][0]
             while not transport.test(ticket):
                 yield
             del tickets[earlier]
             call.finished += 1
+        call.bytes += size
         if kind == COMPUTE:
             transport.compute(content)
         elif kind == MEET:
@@ -209,6 +203,7 @@ def perform(
         else:
             start = transport.send if kind == SEND else transport.receive
             tickets[number] = start(channel, content, peer, call.tag), peer
+            call.messages += kind == SEND
     for number in list(tickets):
         ticket = tickets[number][0]
         while not transport.test(ticket):
@@ -220,8 +215,6 @@ def perform(
     mark = transport.end()
     while not transport.ended(mark):
         yield
-    call.messages += bound.program.messages
-    call.bytes += bound.bytes
 
 
 def meet(call: Call, channel: MPI.Comm) -> Work:
@@ -244,6 +237,11 @@ def meet(call: Call, channel: MPI.Comm) -> Work:
         call.finished += 1
         call.messages += 1
         distance *= 2
+
+
+def _foreign(step: Step) -> list[Span]:
+    """The spans of other ranks that a step reads or writes."""
+    return [span for span in reads(step) + writes(step) if span.rank != OWN]
 
 
 def wide_dtype(dtype: np.dtype) -> np.dtype:
