@@ -1,16 +1,27 @@
 """The same code on CuPy arrays; several ranks may share one GPU."""
 
+import ml_dtypes
 import numpy as np
 import pytest
 from mpi4py import MPI
 
 from hpcpar.comm import Communicator
+from hpcpar.errors import UserError
 from hpcpar.nn import Arena, Flat, gpt
 from hpcpar.optim import OptimConfig, make_optimizer
 from hpcpar.parallel import SharedUpdate
 from hpcpar.tree import TreeSum
 
 pytestmark = [pytest.mark.mpi, pytest.mark.gpu]
+
+# Goes on until the host says so, or 20 s of a card's cycles are over.
+SPIN = r"""
+extern "C" __global__ void spin(volatile int* stop) {
+    long long start = clock64();
+    while (*stop == 0 && clock64() - start < 40000000000LL) {}
+}
+"""
+DTYPES = ["float32", "float64", "float16", "int32", "int16", "bool", "complex64", "bfloat16"]
 
 
 @pytest.fixture(scope="module")
@@ -19,54 +30,197 @@ def gpu():
         yield comm
 
 
+@pytest.fixture(scope="module", params=["staged", "mpi", "nccl"])
+def on(request):
+    """A communicator of each backend that this machine has."""
+    try:
+        comm = Communicator(device="cuda", backend=request.param, timeout=30)
+    except UserError as error:
+        pytest.skip(f"needs backend {request.param} ({error})")
+    with comm:
+        yield comm
+
+
+@pytest.fixture(scope="module")
+def host():
+    with Communicator(device="cpu", timeout=30) as comm:
+        yield comm
+
+
 def numbers(rank: int, size: int, dtype: str = "float32") -> np.ndarray:
-    return (np.random.default_rng(rank).standard_normal(size) * 10).astype(dtype)
+    values = np.random.default_rng(rank).standard_normal(size) * 10
+    return values.astype(ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype)
 
 
-@pytest.mark.parametrize("size", [0, 1, 7, 1009, 1 << 20])
-@pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "int32", "complex64"])
+def same(array, expected):
+    """The bits of a GPU array; of bfloat16 too, which NumPy compares by value."""
+    return array.get().tobytes() == np.ascontiguousarray(expected).tobytes()
+
+
+@pytest.mark.parametrize("size", [0, 1, 1009, (1 << 20) + 3])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_allreduce_of_every_dtype(on, host, size, dtype):
+    x = numbers(on.rank, size, dtype)
+    device = on.device.xp.asarray(x)
+    result = on.allreduce(device)
+    assert isinstance(result, on.device.xp.ndarray)
+    assert same(result, host.allreduce(x)), "addition is addition, on a GPU too"
+    assert same(device, x)
+
+
+@pytest.mark.parametrize("op", ["sum", "mean", "max", "min"])
 @pytest.mark.parametrize("algorithm", ["auto", "ring", "halving", "direct"])
-def test_allreduce(gpu, size, dtype, algorithm):
-    if algorithm == "halving" and gpu.size & (gpu.size - 1):
-        pytest.skip("halving takes a power of two")
-    xp = gpu.device.xp
-    arrays = [numbers(rank, size, dtype) for rank in range(gpu.size)]
-    with Communicator(MPI.COMM_WORLD, device="cpu") as host:
-        expected = host.allreduce(arrays[gpu.rank], algorithm=algorithm)
-    x = xp.asarray(arrays[gpu.rank])
-    result = gpu.allreduce(x, algorithm=algorithm)
-    assert isinstance(result, xp.ndarray)
-    assert np.array_equal(result.get(), expected), "addition is addition, on a GPU too"
-    assert np.array_equal(x.get(), arrays[gpu.rank])
+def test_allreduce_by_every_algorithm(on, host, op, algorithm):
+    x = numbers(on.rank, 100_003)
+    device = on.device.xp.asarray(x)
+    on.allreduce(device, op, out=device, algorithm=algorithm)
+    assert same(device, host.allreduce(x, op, algorithm=algorithm))
 
 
-def test_a_result_of_work_under_way_is_waited_for(gpu):
-    """The array is still being computed when the operation starts."""
-    xp = gpu.device.xp
-    x = xp.ones((2048, 2048), np.float32)
-    for _ in range(20):
-        x = x @ xp.full((2048, 2048), 1 / 2048, np.float32)
-    total = gpu.allreduce(x)
-    assert np.allclose(total.get(), gpu.size, rtol=1e-4)
+@pytest.mark.parametrize("op", ["sum", "mean", "max", "min"])
+def test_ncclAllReduce(on, op):
+    x = np.arange(1000.0) * (on.rank + 1)
+    device = on.device.xp.asarray(x)
+    try:
+        result = on.allreduce(device, op, algorithm="nccl")
+    except ValueError as error:
+        pytest.skip(f"algorithm nccl is backend nccl's ({error})")
+    total = np.arange(1000.0) * on.size * (on.size + 1) / 2
+    expected = {"sum": total, "mean": total / on.size, "max": np.arange(1000.0) * on.size,
+                "min": np.arange(1000.0)}  # fmt: skip
+    assert np.allclose(result.get(), expected[op], rtol=1e-14)
 
 
-def test_movement(gpu):
-    xp = gpu.device.xp
-    mine = xp.full((gpu.rank + 1, 3), gpu.rank, np.float32)
-    joined = np.concatenate([np.full((r + 1, 3), r, np.float32) for r in range(gpu.size)])
-    assert np.array_equal(gpu.allgather(mine).get(), joined)
-    gathered = gpu.gather(mine, root=gpu.size - 1)
-    if gpu.rank == gpu.size - 1:
-        assert np.array_equal(gathered.get(), joined)
-    else:
-        assert gathered is None
-    x = xp.arange(10, dtype=np.float32) if gpu.rank == 0 else xp.zeros(10, np.float32)
-    assert np.array_equal(gpu.bcast(x).get(), np.arange(10, dtype=np.float32))
-    parts = np.array_split(np.arange(10, dtype=np.float32), gpu.size)
-    part = gpu.scatter(x if gpu.rank == 0 else None)
-    assert np.array_equal(part.get() if hasattr(part, "get") else part, parts[gpu.rank])
-    total = gpu.reduce_scatter(x)
-    assert np.array_equal(total.get(), parts[gpu.rank] * gpu.size)
+def test_reductions_to_one_and_to_parts(on, host):
+    x = numbers(on.rank, 7 * 50_001).reshape(7, -1)
+    device, root = on.device.xp.asarray(x), on.size - 1
+    reduced, expected = on.reduce(device, root), host.reduce(x, root)
+    assert (reduced is None and expected is None) or same(reduced, expected)
+    assert same(on.reduce_scatter(device), host.reduce_scatter(x))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int16", "complex64", "bfloat16"])
+def test_movement(on, host, dtype):
+    xp, root = on.device.xp, on.size - 1
+    x = numbers(on.rank, 3 * 100_001 * (on.rank + 1), dtype).reshape(-1, 3)
+    device = xp.asarray(x)
+    whole = host.allgather(x)
+    assert same(on.allgather(device), whole)
+    gathered = on.gather(device, root)
+    assert same(gathered, whole) if on.rank == root else gathered is None
+    assert same(on.alltoall(device), host.alltoall(x))
+    part = on.scatter(xp.asarray(whole) if on.rank == root else None, root)
+    assert same(part, np.array_split(whole, on.size)[on.rank])
+    y = xp.asarray(whole) if on.rank == root else xp.zeros(whole.shape, whole.dtype)
+    assert same(on.bcast(y, root), whole)
+    on.barrier()
+
+
+def test_messages_around_the_ring(on):
+    """Of many chunks, of one, of none; started at once and waited for in another order."""
+    xp = on.device.xp
+    following, previous = (on.rank + 1) % on.size, (on.rank - 1) % on.size
+    sizes = [3_000_000, 5, 0, 400_000, 1]
+    outs = [xp.zeros(size, np.float32) for size in sizes]
+    requests = [on.irecv(out, previous, tag=i) for i, out in enumerate(outs)]
+    for i in (3, 0, 4, 1, 2):
+        requests.append(on.isend(xp.asarray(numbers(on.rank, sizes[i])), following, tag=i))
+    for request in reversed(requests):
+        request.wait()
+    assert all(same(out, numbers(previous, size)) for out, size in zip(outs, sizes, strict=True))
+
+
+def test_from_a_gpu_to_the_host(on):
+    following, previous = (on.rank + 1) % on.size, (on.rank - 1) % on.size
+    out = np.zeros(300_001, np.float32)
+    request = on.irecv(out, previous)
+    on.send(on.device.xp.asarray(numbers(on.rank, out.size)), following)
+    assert np.array_equal(request.wait(), numbers(previous, out.size))
+
+
+@pytest.mark.parametrize("size", [64, 2048])
+def test_a_result_is_not_read_before_it_is_there(on, size):
+    """Produced on one slow stream, communicated, consumed on another."""
+    xp = on.device.xp
+    making, using = (xp.cuda.Stream(non_blocking=True) for _ in range(2))
+    step = xp.full((size, size), 1 / size, np.float32)
+    xp.cuda.get_current_stream().synchronize()
+    with making:
+        x = xp.ones((size, size), np.float32)
+        for _ in range(30):
+            x = x @ step
+        request = on.iallreduce(x)
+    total = request.wait()
+    with using:
+        result = total * 2
+    using.synchronize()
+    assert np.allclose(result.get(), 2 * on.size, rtol=1e-4)
+
+
+def test_the_stream_of_the_call_counts_not_that_of_the_wait(on):
+    """The operation goes on in `wait`, where another stream is current."""
+    xp, making = on.device.xp, on.device.xp.cuda.Stream(non_blocking=True)
+    step = xp.full((2048, 2048), 1 / 2048, np.float32)
+    xp.cuda.get_current_stream().synchronize()
+    with making:
+        x = xp.full((2048, 2048), on.rank, np.float32)
+        for _ in range(30):
+            x = x @ step
+        requests = [on.iallreduce(x), on.iallgather(x)]
+    total, joined = (request.wait() for request in requests)
+    assert np.allclose(total.get(), sum(range(on.size)), rtol=1e-4)
+    expected = np.repeat(np.arange(on.size), 2048)[:, None]
+    assert np.allclose(joined.get(), expected, rtol=1e-4)
+
+
+def test_the_device_is_not_synchronized(on):
+    """A kernel that ends only when told to runs beside; whoever waits for the card, hangs."""
+    xp = on.device.xp
+    import cupyx
+
+    stop = cupyx.zeros_pinned(1, np.int32)
+    beside = xp.cuda.Stream(non_blocking=True)
+    x = xp.asarray(numbers(on.rank, 500_000))
+    on.allreduce(x)  # memory is there: to get some may synchronize
+    with beside:
+        xp.RawKernel(SPIN, "spin")((1,), (1,), (np.uintp(stop.ctypes.data),))
+    try:
+        on.allreduce(x)
+        still = not beside.done
+    finally:
+        stop[0] = 1
+        beside.synchronize()
+    assert still
+
+
+def test_torch_arrays_travel_in_place(on):
+    torch = pytest.importorskip("torch")
+    if not torch.cuda.is_available():
+        pytest.skip("needs PyTorch with CUDA")
+    x = torch.full((100_000,), float(on.rank), device=f"cuda:{on.device.index}")
+    on.allreduce(x, out=x)
+    assert torch.all(x == sum(range(on.size)))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16"])
+def test_symmetric_arrays_are_read_where_they_lie(gpu, host, dtype):
+    """CUDA IPC: also between ranks that share one card."""
+    x = numbers(gpu.rank, 300_007, dtype)
+    try:
+        s = gpu.symmetric(x.shape, x.dtype)
+    except MemoryError as error:
+        pytest.skip(f"needs GPU memory that ranks can share ({error})")
+    assert isinstance(s.local, gpu.device.xp.ndarray)
+    assert not s.local.get().any()
+    for _ in range(3):
+        s.local[...] = gpu.device.xp.asarray(x)
+        s.sync()
+        following = (gpu.rank + 1) % gpu.size
+        assert same(s.peer(following), numbers(following, len(x), dtype))
+        s.sync()
+        gpu.allreduce(s, out=s)
+        assert same(s.local, host.allreduce(x))
+        s.sync()
 
 
 def test_tree_sum_has_the_bits_of_the_host(gpu):

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from late_gpu import LateGpu, LateStream
 from virtual_gpu import Clock, Speeds, VirtualGpu, VirtualLink, a_call, run_ranks
 
 from hpcpar.comm.perform import Bound, Programs, Scratch, perform
@@ -72,3 +73,18 @@ def test_a_broadcast_goes_on_before_the_last_chunk_is_in():
     time = seconds(speeds, [first, middle, last], [{"x": part} for part in x])
     assert all(np.all(part == 7) for part in x)
     assert time <= 1.2 * SIZE / speeds.network
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_the_stream_of_the_call_counts_also_when_it_is_another_by_now(known):
+    gpu = LateGpu(haste=1)  # arithmetic that does not wait for anything but events
+    transport, x, seen = StagedTransport(gpu), np.zeros(3), []
+    gpu.slow.put(lambda: x.fill(7))
+    ready = transport.ready() if known else None
+    gpu.slow = LateStream(gpu, False)  # the caller has left the stream that fills x
+    transport.begin(ready)
+    transport.compute(lambda: seen.append(x[0]))
+    mark = transport.end()
+    while not transport.ended(mark):
+        pass
+    assert seen == [7 if known else 0]

@@ -1,1 +1,2 @@
-"""How bytes travel: `mpi` from host arrays as they lie, `staged` from GPU arrays by the host."""
+"""How bytes travel: host arrays as they lie (`mpi`); GPU arrays through pinned memory (`staged`),
+by an MPI that knows of GPUs (`direct`), by NCCL (`nccl`), or read where they lie (`cuda_ipc`)."""

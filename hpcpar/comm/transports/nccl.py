@@ -115,8 +115,14 @@ class NcclTransport:
             self._close()  # what it sends need not wait for this
         self._arithmetic.compute(work)
 
-    def begin(self) -> None:
+    def ready(self) -> Ticket:
+        """A point after everything so far in the stream of the caller."""
+        return self._gpu.caller()
+
+    def begin(self, ready: Ticket = None) -> None:
         """Wait, on the GPU, for whatever makes the arrays of an operation."""
+        if ready is not None:
+            self._arithmetic.wait(ready)
         self._arithmetic.wait(self._gpu.caller())
 
     def end(self) -> Ticket:
@@ -128,20 +134,34 @@ class NcclTransport:
         self._look()
         return bool(ticket.done)
 
-    def allreduce(self, call: Call, source: Array, target: Array, op: str) -> Work:
-        """NCCL's own ncclAllReduce, in its own order of sums; op: sum, max or min.
+    def allreduce(
+        self,
+        call: Call,
+        source: Array,
+        target: Array,
+        op: str,
+        ready: Ticket = None,
+        finish: Callable[[], object] | None = None,
+    ) -> Work:
+        """NCCL's own ncclAllReduce, in its own order of sums.
+
+        Args:
+            call: as the runner's.
+            source: any shape, of the same dtype and size on all ranks.
+            target: gets the result; may be `source`.
+            op: sum, max or min.
+            ready: as for `begin`.
+            finish: arithmetic on the result.
 
         Raises TypeError for a dtype that NCCL has no sums of.
         """
         reduction = getattr(self._nccl, {"sum": "SUM", "max": "MAX", "min": "MIN"}[op])
         kind = source.dtype
         try:
-            if kind.kind in "bV" and kind.name != "bfloat16":
-                raise self._nccl.NcclInvalid("")
             self._nccl.NcclDataType.from_numpy_dtype(kind)
         except self._nccl.NcclInvalid:
             raise TypeError(f"allreduce: NCCL cannot reduce dtype {kind}; take auto") from None
-        self.begin()
+        self.begin(ready)
         if source.size:
             stream = self._wire.handle
             start = partial(self._comm.allreduce, source, target, reduction, stream=stream)
@@ -149,6 +169,8 @@ class NcclTransport:
             while not self.test(ticket):
                 yield
             call.finished += 1
+        if finish is not None:
+            self.compute(finish)
         mark = self.end()
         while not self.ended(mark):
             yield

@@ -7,7 +7,8 @@ is copied down, so a long transfer takes the time of the slowest of the three, n
 
 What has to wait for what, on the GPU and by events:
 
-- the arithmetic waits for the stream of the caller when an operation begins;
+- the arithmetic waits for the stream of the caller, as it was at the call and as it is when the
+  operation begins;
 - a copy to the host waits for the arithmetic before it, which makes what is sent;
 - a copy to the GPU waits for the arithmetic from before its receive, which may still read there;
 - the arithmetic waits for the copies of the receives that were tested before it.
@@ -75,8 +76,14 @@ class StagedTransport:
         """Do some arithmetic, after the receives that were tested before."""
         self._arithmetic.compute(work)
 
-    def begin(self) -> None:
+    def ready(self) -> Ticket:
+        """A point after everything so far in the stream of the caller."""
+        return self._gpu.caller()
+
+    def begin(self, ready: Ticket = None) -> None:
         """Wait, on the GPU, for whatever makes the arrays of an operation."""
+        if ready is not None:
+            self._arithmetic.wait(ready)
         self._arithmetic.wait(self._gpu.caller())
 
     def end(self) -> Ticket:

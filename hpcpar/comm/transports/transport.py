@@ -28,8 +28,15 @@ class Transport(Protocol):
     def compute(self, work: Callable[[], object]) -> None:
         """Do some arithmetic, after the receives that were tested before."""
 
-    def begin(self) -> None:
-        """Before an operation reads its arrays."""
+    def ready(self) -> Ticket:
+        """A point after everything so far in the stream of the caller: taken when he calls."""
+
+    def begin(self, ready: Ticket = None) -> None:
+        """Before an operation reads its arrays: not before `ready`.
+
+        Nor before what is in the caller's stream by now: he may wait under another stream than he
+        called under, and a result that is allocated now may be memory still in use there.
+        """
 
     def end(self) -> Ticket:
         """After a step: tested by `ended` until everything so far has happened."""
