@@ -32,7 +32,7 @@ from rich.table import Table
 SIZES = (8, 64, 512, 4096, 1 << 15, 1 << 18, 1 << 21, 1 << 24, 1 << 26)
 SMALL = 4096  # bytes up to which hpcpar and MPI_Allreduce are compared call by call
 REDUCTIONS = ("allreduce", "allreduce in place", "reduce", "reduce_scatter")
-LIMIT = 300  # seconds for one launch
+LIMIT, SHORT_LIMIT = 300, 60  # seconds for one launch
 
 Row = dict[str, Any]
 Case = tuple[int, str, int, str]  # ranks, operation, size, competitor
@@ -92,6 +92,7 @@ class Results:
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
+        self.limit = SHORT_LIMIT if options.short else LIMIT
         found = (
             two_nodes(options.short)
             if options.two_nodes
@@ -145,7 +146,7 @@ class Results:
         """Start a competitor; every figure goes to its row."""
         nodes = 2 if self.options.two_nodes else 1
         command = competitor.command(ranks, operations, sizes, self.options.dtype, nodes)
-        for found in json_lines(launch(command, LIMIT, dict(competitor.env))):
+        for found in json_lines(launch(command, self.limit, dict(competitor.env))):
             if "left_out" in found:
                 self.left_out[f"{competitor.name}: {found['left_out']}"] = None
                 continue
@@ -161,7 +162,7 @@ class Results:
         if not sizes or "allreduce" not in self.options.operations:
             return
         command = mpirun(ranks, PEERS / "small_allreduce.py", "--sizes", *sizes)
-        for found in json_lines(launch(command, LIMIT)):
+        for found in json_lines(launch(command, self.limit)):
             about = {"ranks": ranks, "size": found["size"], "wrong": 0}
             row = self.small.setdefault((ranks, found["size"]), about)
             row["wrong"] = max(row["wrong"], found["wrong"])

@@ -38,8 +38,11 @@ done
 shift $((OPTIND - 1))
 ((ranks >= 2 && ranks % 2 == 0 && $# > 0)) || usage
 
+# Process ids begin at 1 in here, and MPI names its files by them: those of several networks at a time
+# must not meet, in the scratch folder nor in shared memory.
 mount -t tmpfs -o mode=755 none /run
-mount -t tmpfs -o mode=1777 none /dev/shm  # MPI names its files there by host and process id
+mount -t tmpfs -o mode=1777 none /dev/shm
+mkdir /run/scratch
 ip link set lo up
 ip link add switch type bridge
 ip link set switch up
@@ -68,8 +71,6 @@ exec nsenter --net=/run/netns/$node unshare --uts bash -c "hostname $node; $*"
 END
 chmod +x /run/agent
 
-# Process ids begin at 1 in here, so files named by them need a folder of our own.
-mkdir /run/scratch
 export TMPDIR=/run/scratch TWO_NODES_ADDRESS=10.88.0.1
 export PRTE_MCA_plm_ssh_agent=/run/agent PRTE_MCA_prte_if_include=eth0
 export OMPI_MCA_btl_tcp_if_include=eth0
