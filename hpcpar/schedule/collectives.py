@@ -36,6 +36,7 @@ __all__ = [
     "receive",
     "reduce",
     "reduce_scatter",
+    "relay",
     "scatter",
     "send",
     "sendrecv",
@@ -257,6 +258,14 @@ def receive(source: int, count: int, segment: int = SEGMENT) -> Steps:
 def sendrecv(to: int, sent: int, source: int, received: int, segment: int = SEGMENT) -> Steps:
     """Send "x" to one rank and receive "out" from another."""
     return receive(source, received, segment) + send(to, sent, segment)
+
+
+@remember
+def relay(source: int, to: int, count: int, segment: int = SEGMENT) -> Steps:
+    """Receive "out" from one rank and pass it on to another, piece after piece."""
+    return receive(source, count, segment) + tuple(
+        Send(to, step.span) for step in receive(source, count, segment) if isinstance(step, Recv)
+    )
 
 
 def _meetings(rank: int, size: int, root: int) -> Iterator[tuple[int, bool, bool]]:

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from hpcpar.schedule import Step, check, simulate
+from hpcpar.schedule import Send, Step, check, simulate
 from hpcpar.schedule import collectives as schedules
 from hpcpar.schedule.exchange import split
 from hpcpar.schedule.ring import ring_allgather, ring_reduce_scatter
-from hpcpar.schedule.steps import extents
+from hpcpar.schedule.steps import dependencies, extents
 
 RANKS = range(1, 18)
 COUNTS = [0, 1, 13, 4099]
@@ -212,3 +212,23 @@ def test_send_and_receive(size):
     buffers = [{"x": message + rank, "out": np.zeros(1000)} for rank in range(size)]
     simulate(around, buffers, np.add)
     assert all(own["out"][0] == (rank - 1) % size for rank, own in enumerate(buffers))
+
+
+def test_relay(size):
+    """Along all ranks, each hop a relay that passes on what has come before the rest is there."""
+    last = size - 1
+
+    def steps_of(rank):
+        if rank == 0:
+            return schedules.send(1, 1000, segment=SEGMENT) if last else ()
+        if rank == last:
+            return schedules.receive(rank - 1, 1000, segment=SEGMENT)
+        return schedules.relay(rank - 1, rank + 1, 1000, segment=SEGMENT)
+
+    message = np.arange(1000.0)
+    after = play(steps_of, size, lambda rank: {"x": message} if rank == 0 else {})
+    assert all(np.array_equal(own["out"], message) for own in after[1:])
+    for rank in range(1, last):
+        waits = dependencies(steps_of(rank))
+        sends = [w for step, w in zip(steps_of(rank), waits, strict=True) if isinstance(step, Send)]
+        assert len(sends) == 10 and all(len(wait) == 1 for wait in sends)
