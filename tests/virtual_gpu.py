@@ -164,7 +164,7 @@ class Channel:
 def a_call(number: int = 1) -> SimpleNamespace:
     """What the runner knows of a call, outside of a communicator."""
     return SimpleNamespace(
-        number=number, tag=number, finished=0, messages=0, bytes=0, pending=tuple
+        number=number, tag=number, ready=None, finished=0, messages=0, bytes=0, pending=tuple
     )
 
 

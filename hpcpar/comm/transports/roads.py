@@ -32,9 +32,7 @@ class Roads:
         return self.collectives if isinstance(self.collectives, NcclTransport) else None
 
 
-def open_roads(
-    backend: str, gpu: Gpu, channel: MPI.Intracomm, local_rank: int, timeout: float
-) -> Roads:
+def open_roads(backend: str, gpu: Gpu, channel: MPI.Comm, local_rank: int, timeout: float) -> Roads:
     """The ways of GPU arrays among the ranks of `channel`.
 
     Args:
@@ -66,7 +64,7 @@ def open_roads(
     return Roads(NcclTransport(gpu, channel, modules[0], timeout), by_mpi)
 
 
-def _takes_gpu_memory(channel: MPI.Intracomm, local_rank: int) -> bool:
+def _takes_gpu_memory(channel: MPI.Comm, local_rank: int) -> bool:
     """Whether MPI does, on every node."""
     from hpcpar.comm.transports.probe import cuda_aware  # is a program of its own, too
 
@@ -80,7 +78,7 @@ def _cache() -> Path:
     return (base if base.is_absolute() else Path.home() / ".cache") / "hpcpar"
 
 
-def _on_all(channel: MPI.Intracomm, work: Callable[[], object]) -> None:
+def _on_all(channel: MPI.Comm, work: Callable[[], object]) -> None:
     """Do something that may fail, and fail on all ranks with the words of the first that did."""
     problem = ""
     try:
