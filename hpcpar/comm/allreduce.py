@@ -78,6 +78,8 @@ class Allreduce(Core):
         self, source: Array, target: Array, in_place: bool, algorithm: str
     ) -> tuple[tuple[Step, ...], Buffers]:
         name, segment = "out" if in_place else "x", self._segment(source)
+        if algorithm == "auto":
+            algorithm = self._selection.choose("allreduce", source.nbytes)
         steps = schedules.allreduce(
             self.rank, self.size, source.size, algorithm, name, segment=segment,
             nodes=self.node_map,

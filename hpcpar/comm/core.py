@@ -4,7 +4,7 @@ import contextlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self, cast
 
 import numpy as np
 from mpi4py import MPI
@@ -19,6 +19,7 @@ from hpcpar.comm.perform import Bound, Programs, Scratch, perform
 from hpcpar.comm.place import find_place
 from hpcpar.comm.progress import start_progress
 from hpcpar.comm.request import Call, Engine, Numbers, Patience, Request, Work
+from hpcpar.comm.selection import Selection, find_selection
 from hpcpar.comm.small import SmallAllreduce, SmallSwap
 from hpcpar.comm.symmetric import Symmetric, local
 from hpcpar.comm.transports.mpi import HostTransport
@@ -27,6 +28,9 @@ from hpcpar.device import Array, Device
 from hpcpar.errors import HangError, UserError
 from hpcpar.schedule.collectives import barrier
 from hpcpar.schedule.steps import Step
+
+if TYPE_CHECKING:
+    from hpcpar.comm.communicator import Communicator
 
 __all__ = ["Core"]
 
@@ -66,6 +70,7 @@ class Core:
         free = self._place.cores >= (threads + 1) * self._place.local_size
         if free and self.device.kind == "cpu" and MPI.Query_thread() == MPI.THREAD_MULTIPLE:
             start_progress(engine)
+        self._selection = find_selection(cast("Communicator", self), backend)
 
     def _find_device(self, mpi_comm: MPI.Comm, wish: str, backend: str) -> Device:
         """This rank's device. If a rank has none, all raise, for they would wait for it next."""
@@ -92,6 +97,7 @@ class Core:
         self._tags = mpi_comm.Get_attr(MPI.TAG_UB) or 32767  # what MPI promises at least
         self._numbers = {kind: Numbers(self._tags) for kind in ("collective", "message")}
         self._programs, self._scratch = Programs(), Scratch()
+        self._selection = Selection()  # the schedules' own choice, where nothing was measured
         self._guard = Guard(mpi_comm.Dup()) if self.check and self.size > 1 else None
         self._closed = False
         self.ledger = Ledger()

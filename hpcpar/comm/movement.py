@@ -22,16 +22,24 @@ class Movement(Core):
     rank; arrays that do not fit together raise the same ValueError on every rank.
     """
 
-    def bcast(self, x: Array, root: int = 0) -> Array:
-        """Fill `x` with the root's and return it; same shape and dtype everywhere."""
-        return self.ibcast(x, root).wait()
+    def bcast(self, x: Array, root: int = 0, algorithm: str = "auto") -> Array:
+        """Fill `x` with the root's and return it; same shape and dtype everywhere.
 
-    def ibcast(self, x: Array, root: int = 0) -> Request:
+        `algorithm` is auto, tree (binomial), chain (piece by piece from rank to rank) or
+        hierarchical (once to every node).
+        """
+        return self.ibcast(x, root, algorithm).wait()
+
+    def ibcast(self, x: Array, root: int = 0, algorithm: str = "auto") -> Request:
         """`bcast`, only started."""
         root = check_rank("bcast", "root", root, self.size)
         array = self._operand("bcast", "x", x, writable=self.rank != root)
         segment = self._segment(array)
-        steps = schedules.bcast(self.rank, self.size, array.size, root, segment=segment)
+        if algorithm == "auto":
+            algorithm = self._selection.choose("bcast", array.nbytes)
+        steps = schedules.bcast(
+            self.rank, self.size, array.size, root, algorithm, segment=segment, nodes=self.node_map
+        )
 
         def work(call: Call) -> Work:
             yield from self._perform(call, steps, {"x": array})
@@ -117,7 +125,9 @@ class Movement(Core):
             if self.size > 1:
                 overlap("allgather", array, target)
             segment = self._segment(array)
-            steps = schedules.allgather(self.rank, self.size, counts, segment=segment)
+            steps = schedules.allgather(
+                self.rank, self.size, counts, segment=segment, nodes=self.node_map
+            )
             yield from self._perform(call, steps, {"x": array, "out": target})
             return target if out is None else out
 
