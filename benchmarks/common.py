@@ -1,10 +1,12 @@
 """What all benchmarks share: starting programs, and saying where a figure was made."""
 
+import contextlib
 import importlib.metadata
 import importlib.util
 import json
 import os
 import platform
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -30,22 +32,35 @@ def launch(
     """
     words = [str(word) for word in command]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    try:
-        done = subprocess.run(
-            words,
-            env=environment | dict(env or {}),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=limit,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        raise LaunchError(f"{' '.join(words)} took over {limit:.0f} s") from None
-    if done.returncode != 0:
-        raise LaunchError(f"{' '.join(words)} failed:\n{done.stdout}\n{done.stderr}")
-    return done.stdout
+    with subprocess.Popen(
+        words,
+        env=environment | dict(env or {}),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+        start_new_session=True,
+    ) as process:
+        try:
+            stdout, stderr = process.communicate(timeout=limit)
+        except BaseException as error:
+            end(process)
+            if not isinstance(error, subprocess.TimeoutExpired):
+                raise
+            raise LaunchError(f"{' '.join(words)} took over {limit:.0f} s") from None
+    if process.returncode != 0:
+        raise LaunchError(f"{' '.join(words)} failed:\n{stdout}\n{stderr}")
+    return stdout
+
+
+def end(process: "subprocess.Popen[str]") -> None:
+    """End a launch: mpirun is asked to end its ranks, then what is left of its group is made to."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.communicate(timeout=5)
 
 
 def mpirun(ranks: int, *arguments: object, python: Path | str = sys.executable) -> list[object]:
