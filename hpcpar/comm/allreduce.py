@@ -41,7 +41,7 @@ class Allreduce(Core):
             out: where the result goes, instead of a new array; `out=x` works in place.
             algorithm: auto; halving, direct and symmetric, which have the same bits;
                 hierarchical, which has them too where the ranks of every node are consecutive;
-                ring (Patarasuk and Yuan 2009); mpi, the library's own MPI_Iallreduce.
+                ring (Patarasuk and Yuan 2009); mpi and nccl, the libraries' own allreduce.
         """
         if algorithm == "auto" and type(x) is ndarray:
             done = self._small.allreduce(x, op, out)
@@ -63,7 +63,9 @@ class Allreduce(Core):
         finish = ending(op, target, self.size)
         given = target if out is None else out
         if algorithm == "mpi":
-            work = self._library(source, target, op, in_place, finish, given)
+            work = self._by_mpi(source, target, op, in_place, finish, given)
+        elif algorithm == "nccl":
+            work = self._by_nccl(source, target, op, finish, given)
         else:
             way = self._in_place(x, out, source, target, in_place, algorithm)
             if way is None and algorithm == "auto" and is_small(source.nbytes, self.size):
@@ -78,6 +80,8 @@ class Allreduce(Core):
         self, source: Array, target: Array, in_place: bool, algorithm: str
     ) -> tuple[tuple[Step, ...], Buffers]:
         name, segment = "out" if in_place else "x", self._segment(source)
+        if algorithm == "hierarchical" and self._nccl is not None:
+            raise ValueError("allreduce: NCCL's groups rule hierarchical out: take auto")
         if algorithm == "auto":
             algorithm = self._selection.choose("allreduce", source.nbytes)
         steps = schedules.allreduce(
@@ -142,7 +146,27 @@ class Allreduce(Core):
 
         return work
 
-    def _library(
+    def _by_nccl(
+        self,
+        source: Array,
+        target: Array,
+        op: str,
+        finish: Callable[[], object] | None,
+        given: Array,
+    ) -> Callable[[Call], Work]:
+        """NCCL's own allreduce."""
+        nccl = self._nccl
+        if nccl is None or isinstance(source, np.ndarray):
+            raise ValueError("allreduce: algorithm nccl takes GPU arrays and backend nccl")
+
+        def work(call: Call) -> Work:
+            name = "sum" if op == "mean" else op
+            yield from nccl.allreduce(call, source, target, name, call.ready, finish)
+            return given
+
+        return work
+
+    def _by_mpi(
         self,
         source: Array,
         target: Array,

@@ -16,7 +16,7 @@ __all__ = [
     "result",
 ]
 
-ALGORITHMS = ("auto", "ring", "halving", "direct", "hierarchical", "symmetric", "mpi")
+ALGORITHMS = ("auto", "ring", "halving", "direct", "hierarchical", "symmetric", "mpi", "nccl")
 UFUNCS = {"sum": "add", "mean": "add", "max": "maximum", "min": "minimum"}
 
 

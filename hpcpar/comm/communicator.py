@@ -18,7 +18,9 @@ class Communicator(Reductions, Sharing, Messages):
         mpi_comm: an mpi4py communicator, COMM_WORLD if None. It is duplicated: what you do with it
             yourself does not mix with what happens here.
         device: auto, cpu or cuda; see `hpcpar.device.Device.resolve`.
-        backend: auto, mpi (host arrays only) or staged (GPU arrays through pinned host memory).
+        backend: how GPU arrays travel: mpi (by a CUDA-aware MPI library), staged (through pinned
+            host memory), nccl, or auto: mpi where that can be, else staged. Host arrays go by MPI.
+        check: whether ranks compare what they are about to do before they do it (`guard`).
         timeout: seconds without progress after which a wait is a hang.
 
     Attributes: rank, size, device, mpi (the communicator it was made of), ledger, timeout, and the

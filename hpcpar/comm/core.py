@@ -2,43 +2,38 @@
 
 import contextlib
 import os
-from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, cast
 
 import numpy as np
 from mpi4py import MPI
 
-from hpcpar.comm.arguments import UFUNCS, operand
 from hpcpar.comm.ending import end_uncaught_hangs
 from hpcpar.comm.flight import open_flight
 from hpcpar.comm.guard import Guard
 from hpcpar.comm.launch import refuse_single_worlds
 from hpcpar.comm.ledger import Ledger
-from hpcpar.comm.perform import Bound, Programs, Scratch, perform
+from hpcpar.comm.perform import Programs, Scratch
 from hpcpar.comm.place import find_place
 from hpcpar.comm.progress import start_progress
-from hpcpar.comm.request import Call, Engine, Numbers, Patience, Request, Work
+from hpcpar.comm.request import Call, Engine, Numbers, Work
+from hpcpar.comm.running import Running
 from hpcpar.comm.selection import Selection, find_selection
 from hpcpar.comm.small import SmallAllreduce, SmallSwap
-from hpcpar.comm.symmetric import Symmetric, local
 from hpcpar.comm.transports.mpi import HostTransport
-from hpcpar.comm.transports.staged import StagedTransport
-from hpcpar.device import Array, Device
+from hpcpar.comm.transports.roads import BACKENDS, Roads, open_roads
+from hpcpar.device import Device
 from hpcpar.errors import HangError, UserError
 from hpcpar.schedule.collectives import barrier
-from hpcpar.schedule.steps import Step
 
 if TYPE_CHECKING:
     from hpcpar.comm.communicator import Communicator
 
 __all__ = ["Core"]
 
-SEGMENT_BYTES = 1 << 20
 
-
-class Core:
-    """The ranks, where they are, and the running of schedules among them."""
+class Core(Running):
+    """The ranks, and where they are."""
 
     def __init__(
         self,
@@ -53,15 +48,15 @@ class Core:
             refuse_single_worlds(os.environ, mpi_comm.Get_size())
         if not isinstance(mpi_comm, MPI.Intracomm) or mpi_comm == MPI.COMM_NULL:
             raise TypeError(f"mpi_comm is {mpi_comm!r}; it must be an mpi4py intracommunicator")
-        if backend not in ("auto", "mpi", "staged"):
-            raise ValueError(f"backend is {backend!r}; it must be auto, mpi or staged")
+        if backend not in BACKENDS:
+            raise ValueError(f"backend is {backend!r}; it must be one of {', '.join(BACKENDS)}")
         if not timeout > 0:
             raise ValueError(f"timeout is {timeout!r}; it must be a number of seconds above 0")
         self._place = find_place(mpi_comm)
         self.device = self._find_device(mpi_comm, device, backend)
         self._backend, self.check, self.timeout = backend, check, timeout
         self._host = HostTransport()
-        self._staged: StagedTransport | None = None  # made when the first GPU array comes
+        self._roads = self._open_roads(mpi_comm)
         end_uncaught_hangs()
         engine = Engine(timeout, self._place.crowded)
         self._open(mpi_comm, engine, owned=False)
@@ -77,8 +72,8 @@ class Core:
         found, problem = Device(), ""
         try:
             found = Device.resolve(wish, self._place.local_rank)
-            if backend == "staged" and found.kind == "cpu":
-                problem = "backend staged is for GPUs, and this rank computes on the CPU"
+            if backend in ("staged", "nccl") and found.kind == "cpu":
+                problem = f"backend {backend} is for GPUs, and this rank computes on the CPU"
         except UserError as error:
             problem = str(error)
         problems = mpi_comm.allgather(problem)
@@ -86,6 +81,15 @@ class Core:
             if text:
                 raise UserError(text if all(problems) else f"rank {rank}: {text}")
         return found
+
+    def _open_roads(self, mpi_comm: MPI.Comm) -> Roads | None:
+        """The ways of GPU arrays, where this communicator computes on GPUs."""
+        if self.device.kind == "cpu":
+            return None
+        from hpcpar.comm.transports.cuda import CudaGpu
+
+        rank = self._place.local_rank
+        return open_roads(self._backend, CudaGpu(), mpi_comm, rank, self.timeout)
 
     def _open(self, mpi_comm: MPI.Comm, engine: Engine, owned: bool) -> None:
         self.mpi, self._owned, self._engine = mpi_comm, owned, engine
@@ -100,6 +104,8 @@ class Core:
         self._selection = Selection()  # the schedules' own choice, where nothing was measured
         self._guard = Guard(mpi_comm.Dup()) if self.check and self.size > 1 else None
         self._closed = False
+        if self._nccl is not None:
+            engine.hung.append(self._nccl.abort)  # or its kernels would spin for ever
         self.ledger = Ledger()
         self._small = (SmallSwap if self.size == 2 else SmallAllreduce)(
             self, engine, self._collective, self._numbers["collective"], self._flight
@@ -127,52 +133,8 @@ class Core:
 
     @property
     def node_map(self) -> tuple[int, ...] | None:
-        """The node of each rank; None where all are on one."""
-        return self._place.map if self._place.nodes > 1 else None
-
-    def run(
-        self,
-        steps: Sequence[Step],
-        buffers: Mapping[str, Array],
-        op: str = "sum",
-        name: str = "schedule",
-    ) -> None:
-        """Perform a schedule of this rank (`hpcpar.schedule`), and wait until it is done.
-
-        Args:
-            steps: this rank's steps; all ranks perform schedules that fit together. A tuple is
-                prepared once, so pass the same one again.
-            buffers: the arrays that the steps name, all of one dtype, on one device, seen as flat,
-                none of them over another's memory. A buffer that is not given is scratch memory.
-            op: what `Combine` does: sum, max or min.
-            name: what errors and the ledger call it.
-
-        Raises ValueError and TypeError for arrays that cannot travel, `HangError` as every wait.
-        """
-        self.irun(steps, buffers, op, name).wait()
-
-    def irun(
-        self,
-        steps: Sequence[Step],
-        buffers: Mapping[str, Array],
-        op: str = "sum",
-        name: str = "schedule",
-    ) -> Request:
-        """`run`, only started."""
-        if op not in UFUNCS or op == "mean":
-            raise ValueError(f"{name}: op is {op!r}; it must be sum, max or min")
-        if not buffers:
-            raise ValueError(f"{name}: no buffers were given")
-        arrays = {key: self._operand(name, key, array) for key, array in buffers.items()}
-        reach = self._programs[steps].extents
-        for key, array in arrays.items():
-            if array.size < reach.get(key, 0):
-                raise ValueError(
-                    f"{name}: {key} has {array.size} elements, the schedule {reach[key]}"
-                )
-        if len({(type(array), array.dtype) for array in arrays.values()}) > 1:
-            raise ValueError(f"{name}: the buffers differ in dtype, or not all are on one device")
-        return self._start(name, lambda call: self._perform(call, steps, arrays, UFUNCS[op]))
+        """The node of each rank; None where all are on one, or where NCCL looks after that."""
+        return self._place.map if self._place.nodes > 1 and self._nccl is None else None
 
     def split(self, color: int | None, key: int = 0) -> Self | None:
         """A communicator of the ranks with the same color, ordered by key, then by rank.
@@ -187,8 +149,10 @@ class Core:
         child = type(self).__new__(type(self))
         child.device, child._backend = self.device, self._backend
         child.check, child.timeout = self.check, self.timeout
-        child._host, child._staged = self._host, self._staged
-        child._place = find_place(part)
+        child._host, child._place = self._host, find_place(part)
+        child._roads = self._roads
+        if self._nccl is not None:  # those of NCCL are for its ranks alone
+            child._roads = child._open_roads(part)
         child._open(part, self._engine, owned=True)
         return child
 
@@ -206,6 +170,8 @@ class Core:
                 request.wait()
             with contextlib.suppress(HangError):
                 self._start("close", self._meet, "message", self._tags).wait()
+                if self._nccl is not None:
+                    self._nccl.close()
                 self._free()
         self._closed = True
 
@@ -240,105 +206,3 @@ class Core:
 
     def __repr__(self) -> str:
         return f"<Communicator: rank {self.rank} of {self.size} on {self.device}>"
-
-    def wait_for(
-        self,
-        name: str,
-        number: int,
-        tag: int,
-        peer: int,
-        done: Callable[[], bool],
-        record: int,
-    ) -> None:
-        """Wait for `peer` in a collective that has a record but no request. Raises HangError."""
-        patience = Patience(self.timeout, self._engine.crowded)
-        while not done():
-            if patience.over(0):
-                call = Call(self._flight, self._who, "collective", name, number, tag, {}, record)
-                call.pending = lambda: (peer,)
-                raise self._engine.give_up(call)
-
-    def progress(self) -> None:
-        """Move on what is under way, without waiting: for long computations between calls."""
-        if self._engine.active:
-            self._engine.advance()
-
-    def _start(
-        self,
-        name: str,
-        work: Callable[[Call], Work],
-        kind: str = "collective",
-        tag: int = -1,
-        **facts: object,
-    ) -> Request:
-        """Start an operation; a collective has the tag of its number.
-
-        `facts` is what the guard compares: arrays, and what else the ranks have to agree on.
-        """
-        if self._closed:
-            raise ValueError(f"{name}: the communicator is closed")
-        number, own = self._numbers[kind].next()
-        tag = own if tag < 0 else tag
-        call = Call(self._flight, self._who, kind, name, number, tag, facts)
-        operation = work(call) if self._guard is None else self._guard.watch(call, work(call))
-        return Request(self._engine, self.ledger, call, operation)
-
-    def _perform(
-        self,
-        call: Call,
-        steps: Sequence[Step],
-        arrays: Mapping[str, Array | Symmetric],
-        ufunc: str = "add",
-        channel: MPI.Comm | None = None,
-        finish: Callable[[], object] | None = None,
-    ) -> Work:
-        """Run a schedule on arrays that were checked."""
-        channel = self._collective if channel is None else channel
-        bound, transport, keep = self._bind(steps, arrays, ufunc)
-        yield from perform(call, bound, transport, channel, finish)
-        if not keep:
-            bound.release(self._scratch)
-
-    def _bind(
-        self, steps: Sequence[Step], arrays: Mapping[str, Array | Symmetric], ufunc: str
-    ) -> tuple[Bound, HostTransport | StagedTransport, bool]:
-        """A schedule with its arrays; whether it is kept: symmetric arrays are for many calls."""
-        program = self._programs[steps]
-        owners = [array for array in arrays.values() if isinstance(array, Symmetric)]
-        transport = self._transport(local(next(iter(arrays.values()))))
-        keep = len(owners) == len(arrays)
-        key = (id(program), ufunc, *map(id, owners))
-        if keep and (bound := owners[0].bindings.get(key)) is not None:
-            return bound, transport, True
-        flats = {name: local(array).reshape(-1) for name, array in arrays.items()}
-        peers = {
-            name: array.flats()
-            for name, array in arrays.items()
-            if isinstance(array, Symmetric) and name in program.shared
-        }
-        bound = Bound(program, flats, ufunc, transport, self._scratch, peers)
-        if keep:
-            owners[0].bindings[key] = bound
-        return bound, transport, keep
-
-    def _operand(self, call: str, name: str, thing: object, writable: bool = False) -> Array:
-        """`thing` as an array that can travel here, or an error at once."""
-        array = operand(call, name, thing, writable)
-        self._transport(array)
-        return array
-
-    def _transport(self, array: Array) -> HostTransport | StagedTransport:
-        """The way for this kind of array."""
-        if type(array).__module__.partition(".")[0] != "cupy":
-            return self._host
-        if self._backend == "mpi":
-            raise ValueError("backend mpi takes host arrays only; GPU arrays go by backend staged")
-        if self._staged is None:
-            from hpcpar.comm.transports.cuda import CudaStream
-
-            self._staged = StagedTransport(CudaStream())
-        return self._staged
-
-    def _segment(self, array: Array) -> int:
-        """Elements in one message."""
-        return max(1, SEGMENT_BYTES // array.dtype.itemsize)

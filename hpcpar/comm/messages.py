@@ -7,8 +7,9 @@ started. The receiver says how long it is, by the array it gives.
 import numpy as np
 
 from hpcpar.comm.arguments import check_rank, overlap
-from hpcpar.comm.core import SEGMENT_BYTES, Core
+from hpcpar.comm.core import Core
 from hpcpar.comm.request import Call, Request, Work
+from hpcpar.comm.running import SEGMENT_BYTES
 from hpcpar.device import Array
 from hpcpar.schedule import collectives as schedules
 from hpcpar.schedule.steps import Step

@@ -13,8 +13,8 @@ import numpy as np
 from mpi4py import MPI
 
 from hpcpar.comm.request import Call, Work
-from hpcpar.comm.transports.mpi import HostTransport, Ticket
-from hpcpar.comm.transports.staged import StagedTransport
+from hpcpar.comm.transports.mpi import Ticket
+from hpcpar.comm.transports.transport import Transport
 from hpcpar.device import Array, namespace
 from hpcpar.schedule.steps import (
     OWN,
@@ -111,7 +111,7 @@ class Bound:
         program: Program,
         buffers: Mapping[str, Array],
         op: str,
-        transport: HostTransport | StagedTransport,
+        transport: Transport,
         scratch: Scratch,
         peers: Peers | None = None,
     ) -> None:
@@ -173,7 +173,7 @@ class Bound:
 def perform(
     call: Call,
     bound: Bound,
-    transport: HostTransport | StagedTransport,
+    transport: Transport,
     channel: MPI.Comm,
     finish: Callable[[], object] | None = None,
 ) -> Work:
@@ -183,7 +183,7 @@ def perform(
     """
     tickets: dict[int, tuple[Ticket, int]] = {}
     call.pending = partial(_peers, transport.test, tickets)
-    transport.begin()
+    transport.begin(call.ready)
     for number, (kind, waits, peer, content, size) in enumerate(bound.instructions):
         for earlier in waits:
             ticket = tickets[earlier][0]

@@ -64,6 +64,7 @@ class Call:
         "name",
         "number",
         "pending",
+        "ready",
         "tag",
         "where",
         "who",
@@ -90,6 +91,7 @@ class Call:
         frame = caller()
         self.where = frame.f_code.co_filename, frame.f_lineno
         self.messages = self.bytes = 0  # sent
+        self.ready: Any = None  # the caller's stream, where GPU arrays travel
         self.finished = 0  # transfers: grows as long as there is progress
         self.pending: Callable[[], Iterable[int]] = tuple  # the peers it waits for
         if record is not None:
@@ -214,6 +216,7 @@ class Engine:
         self.active: list[Request] = []
         self.lock = threading.RLock()  # the progress thread moves requests too
         self.started: Callable[[], object] = bool  # told of every request that stays under way
+        self.hung: list[Callable[[], object]] = []  # called after a hang
         self.ended = False  # nobody may touch MPI any more
 
     def enter(self, request: Request) -> None:
@@ -281,6 +284,8 @@ class Engine:
                 hung._fail(error)
                 self.keep(hung)
             self.active.clear()
+        for abort in self.hung:
+            abort()
         return error
 
 

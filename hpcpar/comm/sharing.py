@@ -15,6 +15,7 @@ from hpcpar.device import Array
 
 if TYPE_CHECKING:
     from hpcpar.comm.communicator import Communicator
+    from hpcpar.comm.transports.cuda_ipc import CudaMemory
 
 __all__ = ["Sharing"]
 
@@ -54,7 +55,8 @@ class Sharing(Movement):
         memory, problem = self._shared_memory(), None
         mine, token = None, bytes(memory.TOKEN)
         try:
-            check_memory(size * self.local_size)  # all ranks of the node ask for as much
+            if self.device.kind == "cpu":
+                check_memory(size * self.local_size)  # all ranks of the node ask for as much
             mine, token = memory.allocate(size)
         except OSError as error:
             problem = f"{size:,} bytes of shared memory cannot be had ({error})"
@@ -71,10 +73,15 @@ class Sharing(Movement):
                 problem = f"the shared memory of rank {rank} cannot be opened ({error})"
         self._all_well(communicator, problem)
         memory.close()
+        self.barrier()  # nobody writes before everybody has come to here
         return blocks
 
-    def _shared_memory(self) -> HostMemory:
-        return HostMemory()
+    def _shared_memory(self) -> "HostMemory | CudaMemory":
+        if self.device.kind == "cpu":
+            return HostMemory()
+        from hpcpar.comm.transports.cuda_ipc import CudaMemory
+
+        return CudaMemory()
 
     def _all_well(self, communicator: "Communicator", problem: str | None) -> None:
         """Raise MemoryError on every rank if one of them has a problem."""

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from hpcpar.comm import Communicator, agree, together
-from hpcpar.comm.core import SEGMENT_BYTES
+from hpcpar.comm.running import SEGMENT_BYTES
 from hpcpar.errors import HangError, UserError
 
 pytestmark = pytest.mark.mpi
@@ -41,10 +41,16 @@ GRID = np.zeros((4, 6))
         (lambda c: c.sendrecv(GRID, 0, GRID, 0), ValueError, "same memory"),
         (lambda c: c.reduce_scatter(np.zeros(())), ValueError, "no axis"),
         (lambda c: c.run([], {}), ValueError, "no buffers"),
-        (lambda c: Communicator(c.mpi, backend="nccl"), ValueError, "auto, mpi or staged"),
+        (
+            lambda c: Communicator(c.mpi, backend="nccl"),
+            ValueError,
+            "must be one of auto, mpi, staged, nccl",
+        ),
         (lambda c: Communicator(c.mpi, timeout=0), ValueError, "timeout is 0"),
         (lambda c: Communicator("world"), TypeError, "mpi4py"),  # type: ignore[arg-type]
         (lambda c: Communicator(c.mpi, "cpu", "staged"), UserError, "staged is for GPUs"),
+        (lambda c: Communicator(c.mpi, "cpu", "nccl"), UserError, "nccl is for GPUs"),
+        (lambda c: c.allreduce(GRID, algorithm="nccl"), ValueError, "takes GPU arrays"),
     ],
 )
 def test_refused_at_once_in_one_sentence(comm, call, kind, words):

@@ -51,7 +51,7 @@ def test_allreduce_has_the_bits_of_the_tree(comm, count, algorithm, in_place):
 
 def test_allreduce_of_many_segments(comm, monkeypatch):
     """Longer than what travels in one message."""
-    monkeypatch.setattr("hpcpar.comm.core.SEGMENT_BYTES", 4096)
+    monkeypatch.setattr("hpcpar.comm.running.SEGMENT_BYTES", 4096)
     count = 70_003
     expected = tree([brought(rank, count, np.float32) for rank in range(comm.size)])
     algorithms = ["auto", "direct"] + ["halving"] * (comm.size & (comm.size - 1) == 0)

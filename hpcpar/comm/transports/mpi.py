@@ -38,7 +38,11 @@ class HostTransport:
         """Do some arithmetic on arrays that transfers have filled or will send."""
         work()
 
-    def begin(self) -> None:
+    def ready(self) -> Ticket:
+        """A point after everything so far: host arrays are always there."""
+        return None
+
+    def begin(self, ready: Ticket = None) -> None:
         """Before an operation reads its arrays."""
 
     def end(self) -> Ticket:

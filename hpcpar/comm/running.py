@@ -1,0 +1,195 @@
+"""The running of schedules among the ranks of a communicator."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from mpi4py import MPI
+
+from hpcpar.comm.arguments import UFUNCS, operand
+from hpcpar.comm.flight import Flight
+from hpcpar.comm.guard import Guard
+from hpcpar.comm.ledger import Ledger
+from hpcpar.comm.perform import Bound, Programs, Scratch, perform
+from hpcpar.comm.request import Call, Engine, Numbers, Patience, Request, Work
+from hpcpar.comm.symmetric import Symmetric, local
+from hpcpar.comm.transports.mpi import HostTransport
+from hpcpar.comm.transports.roads import Roads
+from hpcpar.comm.transports.transport import Transport
+from hpcpar.device import Array
+from hpcpar.schedule.steps import Step
+
+if TYPE_CHECKING:
+    from hpcpar.comm.transports.nccl import NcclTransport
+
+__all__ = ["SEGMENT_BYTES", "Running"]
+
+SEGMENT_BYTES = 1 << 20
+
+
+class Running:
+    """What stands behind every operation; `Core` makes it."""
+
+    ledger: Ledger
+    timeout: float
+    _who: str  # rank 2 of 4
+    _closed: bool
+    _collective: MPI.Comm  # collectives and messages have tags of their own
+    _engine: Engine
+    _flight: Flight
+    _guard: Guard | None
+    _host: HostTransport
+    _numbers: dict[str, Numbers]
+    _programs: Programs
+    _roads: Roads | None  # of GPU arrays
+    _scratch: Scratch
+
+    def run(
+        self,
+        steps: Sequence[Step],
+        buffers: Mapping[str, Array],
+        op: str = "sum",
+        name: str = "schedule",
+    ) -> None:
+        """Perform a schedule of this rank (`hpcpar.schedule`), and wait until it is done.
+
+        Args:
+            steps: this rank's steps; all ranks perform schedules that fit together. A tuple is
+                prepared once, so pass the same one again.
+            buffers: the arrays that the steps name, all of one dtype, on one device, seen as flat,
+                none of them over another's memory. A buffer that is not given is scratch memory.
+            op: what `Combine` does: sum, max or min.
+            name: what errors and the ledger call it.
+
+        Raises ValueError and TypeError for arrays that cannot travel, `HangError` as every wait.
+        """
+        self.irun(steps, buffers, op, name).wait()
+
+    def irun(
+        self,
+        steps: Sequence[Step],
+        buffers: Mapping[str, Array],
+        op: str = "sum",
+        name: str = "schedule",
+    ) -> Request:
+        """`run`, only started."""
+        if op not in UFUNCS or op == "mean":
+            raise ValueError(f"{name}: op is {op!r}; it must be sum, max or min")
+        if not buffers:
+            raise ValueError(f"{name}: no buffers were given")
+        arrays = {key: self._operand(name, key, array) for key, array in buffers.items()}
+        reach = self._programs[steps].extents
+        for key, array in arrays.items():
+            if array.size < reach.get(key, 0):
+                raise ValueError(
+                    f"{name}: {key} has {array.size} elements, the schedule {reach[key]}"
+                )
+        if len({(type(array), array.dtype) for array in arrays.values()}) > 1:
+            raise ValueError(f"{name}: the buffers differ in dtype, or not all are on one device")
+        return self._start(name, lambda call: self._perform(call, steps, arrays, UFUNCS[op]))
+
+    def wait_for(
+        self,
+        name: str,
+        number: int,
+        tag: int,
+        peer: int,
+        done: Callable[[], bool],
+        record: int,
+    ) -> None:
+        """Wait for `peer` in a collective that has a record but no request. Raises HangError."""
+        patience = Patience(self.timeout, self._engine.crowded)
+        while not done():
+            if patience.over(0):
+                call = Call(self._flight, self._who, "collective", name, number, tag, {}, record)
+                call.pending = lambda: (peer,)
+                raise self._engine.give_up(call)
+
+    def progress(self) -> None:
+        """Move on what is under way, without waiting: for long computations between calls."""
+        if self._engine.active:
+            self._engine.advance()
+
+    def _start(
+        self,
+        name: str,
+        work: Callable[[Call], Work],
+        kind: str = "collective",
+        tag: int = -1,
+        **facts: object,
+    ) -> Request:
+        """Start an operation; a collective has the tag of its number.
+
+        `facts` is what the guard compares: arrays, and what else the ranks have to agree on.
+        """
+        if self._closed:
+            raise ValueError(f"{name}: the communicator is closed")
+        number, own = self._numbers[kind].next()
+        tag = own if tag < 0 else tag
+        call = Call(self._flight, self._who, kind, name, number, tag, facts)
+        operation = work(call) if self._guard is None else self._guard.watch(call, work(call))
+        if self._roads is not None:
+            call.ready = self._roads.messages.ready()
+            if kind == "collective" and self._nccl is not None:
+                operation = self._nccl.in_turn(call, operation)
+        return Request(self._engine, self.ledger, call, operation)
+
+    def _perform(
+        self,
+        call: Call,
+        steps: Sequence[Step],
+        arrays: Mapping[str, Array | Symmetric],
+        ufunc: str = "add",
+        channel: MPI.Comm | None = None,
+        finish: Callable[[], object] | None = None,
+    ) -> Work:
+        """Run a schedule on arrays that were checked."""
+        channel = self._collective if channel is None else channel
+        bound, transport, keep = self._bind(steps, arrays, ufunc, call.kind)
+        yield from perform(call, bound, transport, channel, finish)
+        if not keep:
+            bound.release(self._scratch)
+
+    def _bind(
+        self, steps: Sequence[Step], arrays: Mapping[str, Array | Symmetric], ufunc: str, kind: str
+    ) -> tuple[Bound, Transport, bool]:
+        """A schedule with its arrays; whether it is kept: symmetric arrays are for many calls."""
+        program = self._programs[steps]
+        owners = [array for array in arrays.values() if isinstance(array, Symmetric)]
+        transport = self._transport(local(next(iter(arrays.values()))), kind)
+        keep = len(owners) == len(arrays)
+        key = (id(program), ufunc, *map(id, owners))
+        if keep and (bound := owners[0].bindings.get(key)) is not None:
+            return bound, transport, True
+        flats = {name: local(array).reshape(-1) for name, array in arrays.items()}
+        peers = {
+            name: array.flats()
+            for name, array in arrays.items()
+            if isinstance(array, Symmetric) and name in program.shared
+        }
+        bound = Bound(program, flats, ufunc, transport, self._scratch, peers)
+        if keep:
+            owners[0].bindings[key] = bound
+        return bound, transport, keep
+
+    @property
+    def _nccl(self) -> "NcclTransport | None":
+        """NCCL's own, on backend nccl."""
+        return self._roads.nccl if self._roads is not None else None
+
+    def _operand(self, call: str, name: str, thing: object, writable: bool = False) -> Array:
+        """`thing` as an array that can travel here, or an error at once."""
+        array = operand(call, name, thing, writable)
+        self._transport(array)
+        return array
+
+    def _transport(self, array: Array, kind: str = "collective") -> Transport:
+        """The way for this kind of array, and of call."""
+        if type(array).__module__.partition(".")[0] != "cupy":
+            return self._host
+        if self._roads is None:
+            raise ValueError("a GPU array, on a communicator that computes on the CPU: device=cuda")
+        return self._roads.messages if kind == "message" else self._roads.collectives
+
+    def _segment(self, array: Array) -> int:
+        """Elements in one message."""
+        return max(1, SEGMENT_BYTES // array.dtype.itemsize)
