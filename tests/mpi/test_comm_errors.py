@@ -42,7 +42,7 @@ GRID = np.zeros((4, 6))
         (lambda c: c.reduce_scatter(np.zeros(())), ValueError, "no axis"),
         (lambda c: c.run([], {}), ValueError, "no buffers"),
         (
-            lambda c: Communicator(c.mpi, backend="nccl"),
+            lambda c: Communicator(c.mpi, backend="ucx"),
             ValueError,
             "must be one of auto, mpi, staged, nccl",
         ),
