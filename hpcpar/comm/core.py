@@ -4,7 +4,7 @@ import contextlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, cast
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import numpy as np
 from mpi4py import MPI
@@ -98,9 +98,11 @@ class Core:
         self._numbers = {kind: Numbers(self._tags) for kind in ("collective", "message")}
         self._programs, self._scratch = Programs(), Scratch()
         self._selection = Selection()  # the schedules' own choice, where nothing was measured
-        self._guard = Guard(mpi_comm.Dup()) if self.check and self.size > 1 else None
         self._closed = False
         self.ledger = Ledger()
+        self._guard: Guard | None = None
+        if self.check and self.size > 1:
+            self._guard = Guard(cast("Communicator", self), mpi_comm)
         self._small = (SmallSwap if self.size == 2 else SmallAllreduce)(
             self, engine, self._collective, self._numbers["collective"], self._flight
         )
@@ -172,7 +174,10 @@ class Core:
                 )
         if len({(type(array), array.dtype) for array in arrays.values()}) > 1:
             raise ValueError(f"{name}: the buffers differ in dtype, or not all are on one device")
-        return self._start(name, lambda call: self._perform(call, steps, arrays, UFUNCS[op]))
+        dtype = next(iter(arrays.values())).dtype
+        return self._start(
+            name, lambda call: self._perform(call, steps, arrays, UFUNCS[op]), op=op, dtype=dtype
+        )
 
     def split(self, color: int | None, key: int = 0) -> Self | None:
         """A communicator of the ranks with the same color, ordered by key, then by rank.
@@ -180,6 +185,11 @@ class Core:
         Collective. A rank with color None gets None. Requests of the new communicator and of this
         one move each other on; each counts its own calls, and both are closed separately.
         """
+        if color is not None and (not isinstance(color, int | np.integer) or color < 0):
+            raise ValueError(f"split: color is {color!r}; it must be None or a number from 0")
+        if not isinstance(key, int | np.integer):
+            raise ValueError(f"split: key is {key!r}; it must be a number")
+        self._compare("split")
         chosen = MPI.UNDEFINED if color is None else color
         part = self.mpi.Split(chosen, key)
         if part == MPI.COMM_NULL:
@@ -205,7 +215,7 @@ class Core:
             for request in self._engine.under_way(self.ledger):
                 request.wait()
             with contextlib.suppress(HangError):
-                self._start("close", self._meet, "message", self._tags).wait()
+                self._start("close", self._meet, tag=self._tags).wait()
                 self._free()
         self._closed = True
 
@@ -283,6 +293,11 @@ class Core:
         operation = work(call) if self._guard is None else self._guard.watch(call, work(call))
         return Request(self._engine, self.ledger, call, operation)
 
+    def _compare(self, name: str, **facts: Any) -> None:
+        """With check=True, begin an operation that has no request of its own."""
+        if self._guard is not None:
+            self._start(name, _nothing, **facts).wait()
+
     def _perform(
         self,
         call: Call,
@@ -342,3 +357,7 @@ class Core:
     def _segment(self, array: Array) -> int:
         """Elements in one message."""
         return max(1, SEGMENT_BYTES // array.dtype.itemsize)
+
+
+def _nothing(call: Call) -> Work:
+    yield from ()
