@@ -14,7 +14,7 @@ import numpy
 
 from hpcpar.errors import UserError
 
-__all__ = ["Array", "Device", "as_array", "namespace", "to_host"]
+__all__ = ["Array", "Device", "address", "as_array", "namespace", "to_host"]
 
 _DLPACK_CPU, _DLPACK_PINNED = 1, 3  # DLDeviceType in dlpack.h
 
@@ -26,6 +26,13 @@ def namespace(array: Array) -> ModuleType:
     if type(array).__module__.partition(".")[0] == "cupy":
         return sys.modules["cupy"]
     return numpy
+
+
+def address(array: Array) -> int:
+    """Where in memory the first element lies."""
+    if isinstance(array, numpy.ndarray):
+        return int(array.__array_interface__["data"][0])
+    return int(array.data.ptr)
 
 
 def as_array(thing: object) -> Array:

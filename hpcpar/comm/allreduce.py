@@ -74,7 +74,7 @@ class Allreduce(Core):
                 source, target, finish = narrowed(source, target, finish, self.size)
                 way = self._by_messages(source, target, in_place or source is target, algorithm)
             work = self._finished(*way, ufunc, finish, given)
-        return self._start("allreduce", work, x=x, op=op, algorithm=algorithm)
+        return self._start("allreduce", work, x=x, op=op, algorithm=algorithm, out=out)
 
     def _by_messages(
         self, source: Array, target: Array, in_place: bool, algorithm: str

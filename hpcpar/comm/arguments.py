@@ -3,7 +3,7 @@
 import numpy as np
 
 from hpcpar.comm.symmetric import local
-from hpcpar.device import Array, as_array, namespace
+from hpcpar.device import Array, address, as_array, namespace
 
 __all__ = [
     "ALGORITHMS",
@@ -63,7 +63,7 @@ def overlap(call: str, x: Array, out: Array) -> bool:
         return True
     if x.size == 0 or not namespace(x).may_share_memory(x, out):
         return False
-    if x.shape != out.shape or _address(x) != _address(out):
+    if x.shape != out.shape or address(x) != address(out):
         raise ValueError(f"{call}: x and out overlap in part; pass out=x, or separate arrays")
     return True
 
@@ -85,9 +85,3 @@ def check_rank(call: str, name: str, rank: int, size: int) -> int:
     if not isinstance(rank, int | np.integer) or not 0 <= rank < size:
         raise ValueError(f"{call}: {name} is {rank!r}; the ranks are 0 to {size - 1}")
     return int(rank)
-
-
-def _address(array: Array) -> int:
-    if isinstance(array, np.ndarray):
-        return int(array.__array_interface__["data"][0])
-    return int(array.data.ptr)

@@ -102,11 +102,13 @@ class Core(Running):
         self._numbers = {kind: Numbers(self._tags) for kind in ("collective", "message")}
         self._programs, self._scratch = Programs(), Scratch()
         self._selection = Selection()  # the schedules' own choice, where nothing was measured
-        self._guard = Guard(mpi_comm.Dup()) if self.check and self.size > 1 else None
         self._closed = False
         if self._nccl is not None:
             engine.hung.append(self._nccl.abort)  # or its kernels would spin for ever
         self.ledger = Ledger()
+        self._guard: Guard | None = None
+        if self.check and self.size > 1:
+            self._guard = Guard(cast("Communicator", self), mpi_comm)
         self._small = (SmallSwap if self.size == 2 else SmallAllreduce)(
             self, engine, self._collective, self._numbers["collective"], self._flight
         )
@@ -142,6 +144,11 @@ class Core(Running):
         Collective. A rank with color None gets None. Requests of the new communicator and of this
         one move each other on; each counts its own calls, and both are closed separately.
         """
+        if color is not None and (not isinstance(color, int | np.integer) or color < 0):
+            raise ValueError(f"split: color is {color!r}; it must be None or a number from 0")
+        if not isinstance(key, int | np.integer):
+            raise ValueError(f"split: key is {key!r}; it must be a number")
+        self._compare("split")
         chosen = MPI.UNDEFINED if color is None else color
         part = self.mpi.Split(chosen, key)
         if part == MPI.COMM_NULL:
@@ -169,7 +176,7 @@ class Core(Running):
             for request in self._engine.under_way(self.ledger):
                 request.wait()
             with contextlib.suppress(HangError):
-                self._start("close", self._meet, "message", self._tags).wait()
+                self._start("close", self._meet, tag=self._tags).wait()
                 if self._nccl is not None:
                     self._nccl.close()
                 self._free()

@@ -4,6 +4,8 @@ A message is matched by its sender, its receiver and its tag, in the order in wh
 started. The receiver says how long it is, by the array it gives.
 """
 
+from typing import Any
+
 import numpy as np
 
 from hpcpar.comm.arguments import check_rank, overlap
@@ -12,7 +14,7 @@ from hpcpar.comm.request import Call, Request, Work
 from hpcpar.comm.running import SEGMENT_BYTES
 from hpcpar.device import Array
 from hpcpar.schedule import collectives as schedules
-from hpcpar.schedule.steps import Step
+from hpcpar.schedule.steps import OWN
 
 __all__ = ["Messages"]
 
@@ -28,8 +30,7 @@ class Messages(Core):
         """`send`, only started."""
         array = self._operand("send", "x", x)
         to = check_rank("send", "dest", dest, self.size)
-        steps = schedules.send(to, array.nbytes, segment=SEGMENT_BYTES)
-        return self._begin("send", steps, {"x": array}, tag)
+        return self._begin("send", tag, x=array, dest=to)
 
     def recv(self, out: Array, source: int, tag: int = 0) -> Array:
         """Receive an array of the shape and dtype of `out` from rank `source`; returns `out`.
@@ -42,8 +43,7 @@ class Messages(Core):
         """`recv`, only started."""
         array = self._operand("recv", "out", out, writable=True)
         peer = check_rank("recv", "source", source, self.size)
-        steps = schedules.receive(peer, array.nbytes, segment=SEGMENT_BYTES)
-        return self._begin("recv", steps, {"out": array}, tag, out)
+        return self._begin("recv", tag, out=array, source=peer, returned=out)
 
     def sendrecv(self, x: Array, dest: int, out: Array, source: int, tag: int = 0) -> Array:
         """Send `x` to `dest` and receive `out` from `source` at the same time; returns `out`."""
@@ -59,24 +59,40 @@ class Messages(Core):
             raise ValueError("sendrecv: one of x and out is on the host and the other on a GPU")
         if overlap("sendrecv", leaving, arriving):
             raise ValueError("sendrecv: x and out are the same memory; they must be separate")
-        steps = schedules.sendrecv(to, leaving.nbytes, peer, arriving.nbytes, segment=SEGMENT_BYTES)
-        return self._begin("sendrecv", steps, {"x": leaving, "out": arriving}, tag, out)
+        return self._begin(
+            "sendrecv", tag, x=leaving, dest=to, out=arriving, source=peer, returned=out
+        )
 
-    def _begin(
-        self,
-        name: str,
-        steps: tuple[Step, ...],
-        arrays: dict[str, Array],
-        tag: int,
-        returned: object = None,
-    ) -> Request:
-        """Messages are schedules over bytes: what is sent and received may differ in dtype."""
+    def _begin(self, name: str, tag: int, **ends: Any) -> Request:
+        """Start a message; `ends` is what `_travel` takes."""
         if not isinstance(tag, int | np.integer) or not 0 <= tag < self._tags:
             raise ValueError(f"{name}: tag is {tag!r}; it must be from 0 to {self._tags - 1}")
-        flats = {key: array.reshape(-1).view("uint8") for key, array in arrays.items()}
+        return self._start(
+            name, lambda call: self._travel(call, **ends), kind="message", tag=int(tag), **ends
+        )
 
-        def work(call: Call) -> Work:
-            yield from self._perform(call, steps, flats, channel=self._message)
-            return returned
+    def _travel(
+        self,
+        call: Call,
+        x: Array | None = None,
+        dest: int = OWN,
+        out: Array | None = None,
+        source: int = OWN,
+        returned: object = None,
+    ) -> Work:
+        """Send `x` to `dest`, receive `out` from `source`, or both.
 
-        return self._start(name, work, kind="message", tag=int(tag))
+        As bytes: what is sent and received may differ in dtype.
+        """
+        arrays = {name: array for name, array in (("x", x), ("out", out)) if array is not None}
+        flats = {name: array.reshape(-1).view("uint8") for name, array in arrays.items()}
+        sizes = [len(flat) for flat in flats.values()]
+        if out is None:
+            steps = schedules.send(dest, *sizes, segment=SEGMENT_BYTES)
+        elif x is None:
+            steps = schedules.receive(source, *sizes, segment=SEGMENT_BYTES)
+        else:
+            sent, received = sizes
+            steps = schedules.sendrecv(dest, sent, source, received, segment=SEGMENT_BYTES)
+        yield from self._perform(call, steps, flats, channel=self._message)
+        return returned

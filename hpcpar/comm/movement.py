@@ -45,7 +45,7 @@ class Movement(Core):
             yield from self._perform(call, steps, {"x": array})
             return x
 
-        return self._start("bcast", work)
+        return self._start("bcast", work, x=array, root=root, algorithm=algorithm)
 
     def gather(self, x: Array, root: int = 0) -> Array | None:
         """All ranks' arrays joined along axis 0 on the root, None elsewhere; lengths may differ."""
@@ -70,7 +70,7 @@ class Movement(Core):
             yield from self._perform(call, steps, buffers)
             return target
 
-        return self._start("gather", work)
+        return self._start("gather", work, x=array, root=root)
 
     def scatter(self, x: Array | None, root: int = 0) -> Array:
         """This rank's part of the root's `x`, split along axis 0; x is None off the root.
@@ -106,7 +106,7 @@ class Movement(Core):
             yield from self._perform(call, steps, buffers)
             return part
 
-        return self._start("scatter", work)
+        return self._start("scatter", work, root=root)
 
     def allgather(self, x: Array, out: Array | None = None) -> Array:
         """All ranks' arrays joined along axis 0, on every rank. Lengths may differ."""
@@ -131,7 +131,7 @@ class Movement(Core):
             yield from self._perform(call, steps, {"x": array, "out": target})
             return target if out is None else out
 
-        return self._start("allgather", work)
+        return self._start("allgather", work, x=array)
 
     def alltoall(self, x: Array) -> Array:
         """Part j of `x`, split along axis 0, goes to rank j; what came, joined along axis 0.
@@ -156,7 +156,7 @@ class Movement(Core):
             yield from self._perform(call, steps, {"x": array, "out": target})
             return target
 
-        return self._start("alltoall", work)
+        return self._start("alltoall", work, x=array)
 
     def barrier(self) -> None:
         """Go on when all ranks have come."""

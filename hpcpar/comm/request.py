@@ -108,7 +108,8 @@ class Call:
 
     def __str__(self) -> str:
         file, line = self.where
-        return f"{self.name} #{self.number} at {file}:{line}"
+        tag = f" (tag {self.tag})" if self.kind == "message" else ""
+        return f"{self.name} #{self.number}{tag} at {file}:{line}"
 
 
 class Request:

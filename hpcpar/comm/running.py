@@ -1,7 +1,7 @@
 """The running of schedules among the ranks of a communicator."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mpi4py import MPI
 
@@ -85,7 +85,10 @@ class Running:
                 )
         if len({(type(array), array.dtype) for array in arrays.values()}) > 1:
             raise ValueError(f"{name}: the buffers differ in dtype, or not all are on one device")
-        return self._start(name, lambda call: self._perform(call, steps, arrays, UFUNCS[op]))
+        dtype = next(iter(arrays.values())).dtype
+        return self._start(
+            name, lambda call: self._perform(call, steps, arrays, UFUNCS[op]), op=op, dtype=dtype
+        )
 
     def wait_for(
         self,
@@ -132,6 +135,11 @@ class Running:
             if kind == "collective" and self._nccl is not None:
                 operation = self._nccl.in_turn(call, operation)
         return Request(self._engine, self.ledger, call, operation)
+
+    def _compare(self, name: str, **facts: Any) -> None:
+        """With check=True, begin an operation that has no request of its own."""
+        if self._guard is not None:
+            self._start(name, _nothing, **facts).wait()
 
     def _perform(
         self,
@@ -193,3 +201,7 @@ class Running:
     def _segment(self, array: Array) -> int:
         """Elements in one message."""
         return max(1, SEGMENT_BYTES // array.dtype.itemsize)
+
+
+def _nothing(call: Call) -> Work:
+    yield from ()

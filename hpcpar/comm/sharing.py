@@ -39,6 +39,8 @@ class Sharing(Movement):
         communicator = cast("Communicator", self)
         if any(extent < 0 for extent in shape):
             raise ValueError(f"symmetric: shape is {list(shape)}; extents are not negative")
+        self._compare("symmetric", x=f"{dtype.name}{list(shape)}")
+        number = self._numbers["collective"].last
         wishes = agree(communicator, f"{dtype.name}{list(shape)}")
         for rank, wish in enumerate(wishes):
             if wish != wishes[0]:
@@ -48,6 +50,7 @@ class Sharing(Movement):
         return Symmetric(
             communicator,
             [None if block is None else block.view(dtype).reshape(shape) for block in blocks],
+            number,
         )
 
     def _shared_blocks(self, communicator: "Communicator", size: int) -> list[Array | None]:

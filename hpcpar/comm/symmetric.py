@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hpcpar.device import Array
+from hpcpar.device import Array, address
 
 if TYPE_CHECKING:
     from hpcpar.comm.communicator import Communicator
@@ -28,10 +28,13 @@ class Symmetric:
     part everywhere.
     """
 
-    def __init__(self, comm: "Communicator", arrays: Sequence[Array | None]) -> None:
+    def __init__(
+        self, comm: "Communicator", arrays: Sequence[Array | None], number: int, start: int = 0
+    ) -> None:
         local = arrays[comm.rank]
         assert local is not None
         self.comm, self.local = comm, local
+        self._number, self._start = number, start  # which call made it; its first byte there
         self._arrays = tuple(arrays)
         self.bindings: dict[Any, Any] = {}  # programs bound to this memory
 
@@ -49,6 +52,11 @@ class Symmetric:
     def complete(self) -> bool:
         """Whether this rank can reach every rank's array: all are on its node."""
         return all(array is not None for array in self._arrays)
+
+    @property
+    def place(self) -> str:
+        """Which memory it is, the same on all ranks; no two arrays of `comm` share it."""
+        return f"#{self._number}" + (f" from byte {self._start}" if self._start else "")
 
     def peer(self, rank: int) -> Array:
         """The array of another rank of this node, where it lies.
@@ -91,9 +99,11 @@ class Symmetric:
         return f"<Symmetric: {self.dtype}{list(self.shape)} on each of {self.comm.size} ranks>"
 
     def _each(self, part: Callable[[Array], Array]) -> "Symmetric":
-        return Symmetric(
-            self.comm, [None if array is None else part(array) for array in self._arrays]
-        )
+        arrays = [None if array is None else part(array) for array in self._arrays]
+        mine = arrays[self.comm.rank]
+        assert mine is not None
+        start = self._start + (address(mine) - address(self.local) if mine.size else 0)
+        return Symmetric(self.comm, arrays, self._number, start)
 
 
 def local(thing: Any) -> Any:

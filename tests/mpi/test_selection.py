@@ -77,14 +77,14 @@ def test_two_ranks_have_nothing_to_measure(comm, cache, count):
 
 
 @pytest.mark.mpi(min_size=3)
-def test_measurement(comm):
-    before = str(comm.ledger)
-    nodes = [int(node) for node in comm.allgather(np.array([comm.node]))]
-    counted = str(comm.ledger)
-    selection = trial.measure_selection(comm, nodes)
-    assert str(comm.ledger) == counted != before
-    tables = [json.loads(text) for text in agree(comm, json.dumps(selection.to_dict()))]
-    assert tables == [tables[0]] * comm.size
+def test_measurement(unchecked):
+    before = str(unchecked.ledger)
+    nodes = [int(node) for node in unchecked.allgather(np.array([unchecked.node]))]
+    counted = str(unchecked.ledger)
+    selection = trial.measure_selection(unchecked, nodes)
+    assert str(unchecked.ledger) == counted != before
+    tables = [json.loads(text) for text in agree(unchecked, json.dumps(selection.to_dict()))]
+    assert tables == [tables[0]] * unchecked.size
     assert Selection.from_dict(tables[0], nodes) == selection
     assert all(selection.choose(name, 1) in candidates(name, nodes) for name in OPERATIONS)
 

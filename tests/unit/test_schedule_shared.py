@@ -1,4 +1,4 @@
-"""Collectives on symmetric arrays, all ranks in one process: right, in tree order, without races."""
+"""Collectives on symmetric arrays, in one process: right, in tree order, without races."""
 
 import numpy as np
 import pytest
