@@ -25,7 +25,7 @@ def count(comm, monkeypatch):
     """How often this rank has measured; each time, each rank would choose something else."""
     counts = {CALLS: 0}
 
-    def measure(communicator, nodes):
+    def measure(communicator):
         counts[CALLS] += 1
         communicator.barrier()
         return Selection({"bcast": ((5 + comm.rank + counts[CALLS], "chain"), (None, "tree"))})
@@ -81,7 +81,7 @@ def test_measurement(comm):
     before = str(comm.ledger)
     nodes = [int(node) for node in comm.allgather(np.array([comm.node]))]
     counted = str(comm.ledger)
-    selection = trial.measure_selection(comm, nodes)
+    selection = trial.measure_selection(comm)
     assert str(comm.ledger) == counted != before
     tables = [json.loads(text) for text in agree(comm, json.dumps(selection.to_dict()))]
     assert tables == [tables[0]] * comm.size
@@ -104,6 +104,6 @@ def test_candidates_have_the_same_bits(comm):
 def test_a_candidate_that_this_version_lacks_is_left_out(comm, monkeypatch):
     monkeypatch.setattr(trial, "candidates", lambda operation, nodes: ("unheard", "direct", "tree"))
     monkeypatch.setattr(trial, "SECONDS", 0)
-    found = trial.measure_selection(comm, [0] * comm.size)
+    found = trial.measure_selection(comm)
     assert {name for _, name in found.tables["allreduce"]} == {"direct", "auto"}
     assert {name for _, name in found.tables["bcast"]} == {"tree", "auto"}

@@ -19,18 +19,19 @@ SECONDS = 0.15  # for an operation
 NEAR = 1.1
 
 
-def measure_selection(comm: "Communicator", nodes: Sequence[int]) -> Selection:
+def measure_selection(comm: "Communicator") -> Selection:
     """Time the candidates of each operation, in turn, and take the fastest. Collective.
 
     Takes at most half a second or so: what a size would take is told from the size before, and
     where the time does not suffice, the choice is the schedules' own. The calls are those of a
-    communicator of their own, with `comm`'s time limit and apart from its ledger. `nodes` has the
-    number of each rank's node.
+    communicator of their own, with `comm`'s time limit and apart from its ledger.
     """
     trial = comm.split(0, comm.rank)
     assert trial is not None
     with trial:
-        tables = {name: _measure(trial, name, candidates(name, nodes)) for name in OPERATIONS}
+        tables = {
+            name: _measure(trial, name, candidates(name, comm._place.map)) for name in OPERATIONS
+        }
     return Selection(tables)
 
 
