@@ -1,12 +1,13 @@
 """What a rank sees of its container, its library and its launcher."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 
 from hpcpar.comm import Communicator
 from hpcpar.device import Device
-from hpcpar.tools.doctor.facts import quota, rank_facts, versions
+from hpcpar.tools.doctor.facts import gpu_facts, quota, rank_facts, versions
 from hpcpar.tools.doctor.library import fault_tolerance, launcher, library_facts
 
 
@@ -60,6 +61,19 @@ def test_launcher(environ, name):
 )
 def test_fault_tolerance(vendor, environ, word):
     assert fault_tolerance(vendor, environ).split()[0] == word
+
+
+def test_gpu_of_a_rank():
+    runtime = SimpleNamespace(
+        getDeviceProperties=lambda index: {"name": f"GPU {index}".encode()},
+        deviceGetPCIBusId=lambda index: f"0000:0{index}:00.0",
+        getDeviceCount=lambda: 4,
+    )
+    device = SimpleNamespace(
+        kind="cuda", index=2, xp=SimpleNamespace(cuda=SimpleNamespace(runtime=runtime))
+    )
+    assert gpu_facts(device) == {"name": "GPU 2", "bus": "0000:02:00.0", "visible": 4}
+    assert gpu_facts(Device()) is None
 
 
 def test_this_machine(tmp_path, monkeypatch):

@@ -17,7 +17,7 @@ from hpcpar.threads import rank_threads
 if TYPE_CHECKING:
     from hpcpar.comm import Communicator
 
-__all__ = ["quota", "rank_facts", "versions"]
+__all__ = ["gpu_facts", "quota", "rank_facts", "versions"]
 
 PACKAGES = ("hpcpar", "numpy", "mpi4py", "cupy-cuda12x", "cupy-cuda13x", "torch")
 
@@ -40,7 +40,7 @@ def rank_facts(comm: "Communicator", device: Device) -> dict[str, Any]:
         "shm": _shm(),
         "temp": str(base_folder().parent),
         "temp_problem": _temp_problem(base_folder().parent),
-        "gpu": _gpu(device),
+        "gpu": gpu_facts(device),
         "gpus_of_machine": len(list(Path("/dev").glob("nvidia[0-9]*"))),
         "adapters": _adapters(),
     }
@@ -114,7 +114,7 @@ def _temp_problem(folder: Path) -> str:
     return ""
 
 
-def _gpu(device: Device) -> dict[str, Any] | None:
+def gpu_facts(device: Device) -> dict[str, Any] | None:
     """The GPU of this rank, and how many it sees."""
     if device.kind != "cuda":
         return None
