@@ -11,7 +11,7 @@ from hpcpar.errors import HangError
 
 __all__ = ["Aside"]
 
-_SPINS = 1000  # tests before the processor is offered to others
+_SPINS = 50  # tests, ten microseconds or so, before the processor is offered to others
 _NAP = 5e-4  # seconds
 _KEPT: list[object] = []  # MPI may write into the arrays of these until the process ends
 
@@ -23,17 +23,15 @@ class Aside:
         channel: what the messages go over.
         timeout: seconds after which every wait raises `HangError`.
         name: what errors call this.
-        crowded: more ranks than cores: a rank that waits lets others run at once.
     """
 
-    def __init__(self, channel: MPI.Comm, timeout: float, name: str, crowded: bool) -> None:
+    def __init__(self, channel: MPI.Comm, timeout: float, name: str) -> None:
         self.channel, self._timeout, self._name = channel, timeout, name
         self.rank, self.size = channel.Get_rank(), channel.Get_size()
-        self._spins = 1 if crowded else _SPINS
 
     def finish(self, test: Callable[[], bool], whom: str = "the other ranks") -> None:
         """Wait until `test` says so, with the processor at work."""
-        for _ in range(self._spins):
+        for _ in range(_SPINS):
             if test():
                 return
         limit = time.monotonic() + self._timeout
@@ -51,12 +49,6 @@ class Aside:
     def meet(self) -> None:
         """Go on when all ranks have come."""
         self.rest(self.channel.Ibarrier().Test)
-
-    def gather(self, mine: np.ndarray) -> np.ndarray:
-        """Everybody's row, (size, *shape), on every rank."""
-        rows = np.empty((self.size, *mine.shape), mine.dtype)
-        self.finish(self.channel.Iallgather(mine, rows).Test)
-        return rows
 
     def add(self, mine: np.ndarray) -> np.ndarray:
         """The sum of everybody's, on every rank."""

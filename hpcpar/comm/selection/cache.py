@@ -12,7 +12,7 @@ from typing import Any
 from hpcpar.comm.selection.table import Selection
 from hpcpar.files import write_whole
 
-__all__ = ["cache_path", "load", "processor", "store"]
+__all__ = ["cache_folder", "cache_path", "load", "processor", "store"]
 
 
 def processor() -> str:
@@ -25,15 +25,19 @@ def processor() -> str:
     return platform.machine()
 
 
-def cache_path(facts: Mapping[str, Any]) -> Path:
-    """Where the selection for these facts is kept (XDG Base Directory Specification).
+def cache_folder() -> Path:
+    """The package's folder in the user's cache (XDG Base Directory Specification).
 
     Raises RuntimeError where this user has no home.
     """
     base = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    folder = base if base.is_absolute() else Path.home() / ".cache"
+    return (base if base.is_absolute() else Path.home() / ".cache") / "hpcpar"
+
+
+def cache_path(facts: Mapping[str, Any]) -> Path:
+    """Where the selection for these facts is kept; raises as `cache_folder`."""
     key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
-    return folder / "hpcpar" / f"selection-{key[:16]}.json"
+    return cache_folder() / f"selection-{key[:16]}.json"
 
 
 def load(facts: Mapping[str, Any], nodes: Sequence[int]) -> Selection | None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING
 
@@ -33,12 +34,10 @@ def find_selection(comm: "Communicator", backend: str = "auto") -> Selection:
         comm: all of its operations work already. Its ledger does not see this.
         backend: how its arrays travel; part of what a measurement is kept for.
     """
-    if comm.size == 1:
-        return Selection()
-    aside = Aside(comm.mpi, comm.timeout, "find_selection", comm._place.crowded)
-    nodes = [int(node) for node in aside.gather(np.array([comm.node]))[:, 0]]
+    nodes = comm._place.map
     if not any(candidates(operation, nodes) for operation in OPERATIONS):
         return Selection()
+    aside = Aside(comm.mpi, comm.timeout, "find_selection")
     found, facts = None, {}
     if comm.rank == 0:
         facts = {
@@ -55,7 +54,8 @@ def find_selection(comm: "Communicator", backend: str = "auto") -> Selection:
     told = _tell(aside, found, nodes)
     if told is not None:
         return told
-    measured = measure_selection(comm, nodes)
+    aside.meet()
+    measured = measure_selection(comm)
     if comm.rank == 0:
         store(facts, measured)
     told = _tell(aside, measured, nodes)
@@ -63,7 +63,7 @@ def find_selection(comm: "Communicator", backend: str = "auto") -> Selection:
     return told
 
 
-def _tell(aside: Aside, selection: Selection | None, nodes: list[int]) -> Selection | None:
+def _tell(aside: Aside, selection: Selection | None, nodes: Sequence[int]) -> Selection | None:
     """Rank 0's, on every rank."""
     text = np.zeros(TOLD_BYTES, np.uint8)
     if aside.rank == 0 and selection is not None:

@@ -19,18 +19,19 @@ SECONDS = 0.15  # for an operation
 NEAR = 1.1
 
 
-def measure_selection(comm: "Communicator", nodes: Sequence[int]) -> Selection:
+def measure_selection(comm: "Communicator") -> Selection:
     """Time the candidates of each operation, in turn, and take the fastest. Collective.
 
     Takes at most half a second or so: what a size would take is told from the size before, and
     where the time does not suffice, the choice is the schedules' own. The calls are those of a
-    communicator of their own, with `comm`'s time limit and apart from its ledger. `nodes` has the
-    number of each rank's node.
+    communicator of their own, with `comm`'s time limit and apart from its ledger.
     """
     trial = comm.split(0, comm.rank)
     assert trial is not None
     with trial:
-        tables = {name: _measure(trial, name, candidates(name, nodes)) for name in OPERATIONS}
+        tables = {
+            name: _measure(trial, name, candidates(name, comm._place.map)) for name in OPERATIONS
+        }
     return Selection(tables)
 
 
@@ -70,10 +71,8 @@ def _measure(trial: "Communicator", operation: str, algorithms: Sequence[str]) -
     fastest: list[str] = []
     left = SECONDS
     for size in SIZES:
-        if not known:
-            break
         rounds: list[list[float]] = []  # a duration for each candidate
-        while len(rounds) < ROUNDS and (len(rounds) < 2 or left > 0):
+        while known and len(rounds) < ROUNDS and left > 0:
             start = time.perf_counter()
             mine = [_duration(trial, run, size // 4, name) for name in known]
             mine.append(time.perf_counter() - start)  # barriers too
@@ -81,10 +80,12 @@ def _measure(trial: "Communicator", operation: str, algorithms: Sequence[str]) -
             *durations, spent = trial.allreduce(np.array(mine), op="max").tolist()
             rounds.append(durations)
             left -= spent
+        if len(rounds) < 2:
+            break
         medians = np.median(rounds[1:], axis=0)
         fastest.append(pick(known, medians.tolist()))
-        growth = SIZES[1] // SIZES[0]
-        if 2 * growth * float(medians.sum()) > left + SECONDS / 4:
+        # The first size says little of the next: what it takes is mostly latency.
+        if len(fastest) == 2 and 2 * SIZES[2] / SIZES[1] * float(medians.sum()) > left:
             break
     return make_table(fastest)
 
