@@ -29,14 +29,16 @@ def take(stacks: int) -> list[str]:
     """
     import ctypes  # not at the top: the watcher has no use for it
 
+    libc = ctypes.CDLL(None)
+    libc.signal.restype = ctypes.c_void_p
+    libc.signal.argtypes = [ctypes.c_int, ctypes.c_void_p]
     taken = []
     if signal.getsignal(END_SIGNAL) == signal.SIG_DFL:
-        libc = ctypes.CDLL(None)
-        libc.signal.restype = ctypes.c_void_p
-        libc.signal.argtypes = [ctypes.c_int, ctypes.c_void_p]
         libc.signal(END_SIGNAL, ctypes.cast(libc._exit, ctypes.c_void_p))
         taken.append("end")
     if signal.getsignal(STACK_SIGNAL) == signal.SIG_DFL:
+        # Python's end takes faulthandler's back, and a rank may wait in MPI_Finalize after that.
+        libc.signal(STACK_SIGNAL, ctypes.c_void_p(int(signal.SIG_IGN)))
         faulthandler.register(STACK_SIGNAL, file=stacks, all_threads=False)
         taken.append("stack")
     return taken

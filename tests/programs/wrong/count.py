@@ -93,7 +93,7 @@ def symmetric(comm: Communicator) -> None:
 
 @wrong(
     2,
-    "allreduce #8: rank 1 has float32[4] of symmetric array #1 from byte 8 at {a} "
+    "allreduce #*: rank 1 has float32[4] of symmetric array #1 from byte 8 at {a} "
     "where rank 0 has float32[4] of symmetric array #1 at {a}",
 )
 def another_part_of_a_symmetric_array(comm: Communicator) -> None:

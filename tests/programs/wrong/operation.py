@@ -95,7 +95,7 @@ def two_schedules(comm: Communicator) -> None:
 
 @wrong(
     2,
-    "allreduce #8: rank 1 has out of its own at {a} "
+    "allreduce #*: rank 1 has out of its own at {a} "
     "where rank 0 has out float32[100] of symmetric array #1 at {a}",
 )
 def in_place_on_one_rank(comm: Communicator) -> None:
