@@ -112,10 +112,11 @@ class Allreduce(Core):
         algorithm: str,
     ) -> tuple[tuple[Step, ...], Buffers] | None:
         """Where peers' memory is read; None where it is not."""
-        symmetric = isinstance(out, Symmetric) and out.complete
+        symmetric = isinstance(out, Symmetric) and out.complete and out.comm is self
         few = self.size <= 4  # to add up everything is then less than to send and to fetch
         one_shot = source.nbytes <= ONE_SHOT_BYTES or (few and not symmetric)
-        takes = isinstance(x, Symmetric) and x.complete and (symmetric or one_shot)
+        shared = isinstance(x, Symmetric) and x.complete and x.comm is self
+        takes = shared and (symmetric or one_shot)
         if not takes or algorithm not in ("auto", "symmetric"):
             if algorithm == "symmetric":
                 raise ValueError(

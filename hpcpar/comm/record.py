@@ -11,7 +11,8 @@ from hpcpar.device import Array, as_array
 
 __all__ = ["RECORD", "Record", "agreement", "content"]
 
-RECORD = 1024  # bytes, at most
+_TEXT = 300  # characters of a field, at most
+RECORD = 4096  # bytes, at most: three fields of them, in UTF-8
 _FIELD, _LINE = "\f", "\n"
 _ANY_ROWS = ("gather", "allgather", "alltoall")  # joined along axis 0
 _ANY_DEVICE = ("bcast",)
@@ -29,8 +30,8 @@ class Record(NamedTuple):
 
     def pack(self) -> bytes:
         """As it travels: `prefix` first."""
-        fields = (self.failure[:300], self.agreed[:300], self.where[-300:])
-        return _FIELD.join(fields).encode()[:RECORD]
+        fields = (self.failure[:_TEXT], self.agreed[:_TEXT], self.where[-_TEXT:])
+        return _FIELD.join(fields).encode()
 
     @classmethod
     def unpack(cls, raw: bytearray) -> "Record":
@@ -42,7 +43,7 @@ class Record(NamedTuple):
     @property
     def prefix(self) -> bytes:
         """How the records begin that agree with this one."""
-        return f"{_FIELD}{self.agreed[:300]}{_FIELD}".encode()
+        return f"{_FIELD}{self.agreed[:_TEXT]}{_FIELD}".encode()
 
     @property
     def operation(self) -> str:

@@ -72,7 +72,7 @@ class Reductions(Allreduce):
         if overlap("reduce_scatter", source, target) and self.size > 1:
             raise ValueError("reduce_scatter: x and out overlap; pass separate arrays")
         finish = ending(op, target, self.size)
-        if isinstance(x, Symmetric) and x.complete:
+        if isinstance(x, Symmetric) and x.complete and x.comm is self:
             block = max(1, BLOCK_BYTES // source.itemsize)
             steps = shared_reduce_scatter(self.rank, self.size, counts, "x", block=block)
             buffers = {"x": x, "out": target}

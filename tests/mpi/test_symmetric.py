@@ -241,3 +241,16 @@ def _ours(folder):
         with contextlib.suppress(OSError):
             count += "memfd:hpcpar" in os.readlink(f"{folder}/{name}")
     return count
+
+
+@pytest.mark.mpi(min_size=3)
+def test_in_another_communicator_it_is_an_ordinary_array(comm):
+    """Rank 1 of a part is another process than rank 1 of all."""
+    s = comm.symmetric(comm.size)
+    s.local[...] = comm.rank
+    members = range(comm.rank % 2, comm.size, 2)
+    with comm.split(comm.rank % 2) as part:
+        assert np.all(part.allreduce(s) == sum(members))
+        assert np.all(part.reduce_scatter(s) == sum(members))
+        part.allreduce(s, out=s)
+    assert np.all(s.local == sum(members))

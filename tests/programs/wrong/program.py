@@ -41,8 +41,8 @@ def wrong(ranks: int, says: str, refused: Mapping[int, str] | None = None) -> De
 
     Args:
         ranks: that run the program.
-        says: a line of the program that ends in `# a` is {a} in it, as file:line; a to d. The number
-            of a call is `#*` where the calls before it are not the program's own.
+        says: a line of the program that ends in `# a` is {a} in it, as file:line; a to d. A call
+            has the number `#*` where those before it are not the program's own.
         refused: by rank, how its own error begins, where it is another one.
     """
     all_say = {rank: f"MismatchError: {says}" for rank in range(ranks)}
