@@ -13,15 +13,23 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hpcpar.comm import Communicator
-    from hpcpar.errors import HangError, UserError
+    from hpcpar.errors import HangError, MismatchError, UserError
     from hpcpar.tree import TreeSum
 
 __version__ = "0.1.0"
-__all__ = ["Communicator", "HangError", "TreeSum", "UserError", "__version__"]
+__all__ = [
+    "Communicator",
+    "HangError",
+    "MismatchError",
+    "TreeSum",
+    "UserError",
+    "__version__",
+]
 
 _HOME = {
     "Communicator": "hpcpar.comm",
     "HangError": "hpcpar.errors",
+    "MismatchError": "hpcpar.errors",
     "TreeSum": "hpcpar.tree",
     "UserError": "hpcpar.errors",
 }

@@ -1,6 +1,6 @@
-"""The two errors a person at the prompt is meant to read."""
+"""The errors that a person at the prompt is meant to read."""
 
-__all__ = ["EXIT_HANG", "EXIT_USER", "HangError", "UserError"]
+__all__ = ["EXIT_HANG", "EXIT_USER", "HangError", "MismatchError", "UserError"]
 
 EXIT_USER = 2
 EXIT_HANG = 3
@@ -20,3 +20,7 @@ class HangError(RuntimeError):
     def __init__(self, message: str, story: str = "") -> None:
         super().__init__(message)
         self.story = story
+
+
+class MismatchError(ValueError):
+    """The ranks' calls do not fit together. Every rank that has come to them raises the same."""

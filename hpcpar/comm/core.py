@@ -9,6 +9,7 @@ import numpy as np
 from mpi4py import MPI
 
 from hpcpar.comm.ending import end_uncaught_hangs
+from hpcpar.comm.engine import Engine
 from hpcpar.comm.flight import open_flight
 from hpcpar.comm.guard import Guard
 from hpcpar.comm.launch import refuse_single_worlds
@@ -16,7 +17,7 @@ from hpcpar.comm.ledger import Ledger
 from hpcpar.comm.perform import Programs, Scratch
 from hpcpar.comm.place import find_place
 from hpcpar.comm.progress import start_progress
-from hpcpar.comm.request import Call, Engine, Numbers, Work
+from hpcpar.comm.request import Call, Numbers, Work
 from hpcpar.comm.running import Running
 from hpcpar.comm.selection import Selection, find_selection
 from hpcpar.comm.small import SmallAllreduce, SmallSwap
@@ -53,7 +54,7 @@ class Core(Running):
         if not timeout > 0:
             raise ValueError(f"timeout is {timeout!r}; it must be a number of seconds above 0")
         self._place = find_place(mpi_comm)
-        self.device = self._find_device(mpi_comm, device, backend)
+        self.device = self._find_device(mpi_comm, device, backend, bool(check))
         self._backend, self.check, self.timeout = backend, check, timeout
         self._host = HostTransport()
         self._roads = self._open_roads(mpi_comm)
@@ -67,8 +68,11 @@ class Core(Running):
             start_progress(engine)
         self._selection = find_selection(cast("Communicator", self), backend)
 
-    def _find_device(self, mpi_comm: MPI.Comm, wish: str, backend: str) -> Device:
-        """This rank's device. If a rank has none, all raise, for they would wait for it next."""
+    def _find_device(self, mpi_comm: MPI.Comm, wish: str, backend: str, check: bool) -> Device:
+        """This rank's device. If a rank has none, all raise, for they would wait for it next.
+
+        So they do where `check` differs.
+        """
         found, problem = Device(), ""
         try:
             found = Device.resolve(wish, self._place.local_rank)
@@ -76,10 +80,14 @@ class Core(Running):
                 problem = f"backend {backend} is for GPUs, and this rank computes on the CPU"
         except UserError as error:
             problem = str(error)
-        problems = mpi_comm.allgather(problem)
+        told = mpi_comm.allgather((problem, check))
+        problems = [text for text, _ in told]
         for rank, text in enumerate(problems):
             if text:
                 raise UserError(text if all(problems) else f"rank {rank}: {text}")
+        for rank, (_, theirs) in enumerate(told):
+            if theirs != told[0][1]:
+                raise UserError(f"check is {told[0][1]} on rank 0 and {theirs} on rank {rank}")
         return found
 
     def _open_roads(self, mpi_comm: MPI.Comm) -> Roads | None:

@@ -17,17 +17,14 @@ from hpcpar.comm.mismatch import collective_mismatch, message_mismatch
 from hpcpar.comm.record import RECORD, Record, agreement, content
 from hpcpar.comm.refusals import tell_refusals
 from hpcpar.comm.request import Call, Work
+from hpcpar.errors import MismatchError
 
 if TYPE_CHECKING:
     from hpcpar.comm.communicator import Communicator
 
-__all__ = ["Guard", "MismatchError"]
+__all__ = ["Guard"]
 
 Line = tuple[MPI.Comm, MPI.Comm, int]  # where to send, where to receive, with which rank
-
-
-class MismatchError(ValueError):
-    """The ranks' calls do not fit together. Every rank that has come to them raises the same."""
 
 
 class Guard:

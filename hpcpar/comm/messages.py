@@ -13,7 +13,7 @@ from hpcpar.comm.core import Core
 from hpcpar.comm.request import Call, Request, Work
 from hpcpar.comm.running import SEGMENT_BYTES
 from hpcpar.device import Array
-from hpcpar.schedule import collectives as schedules
+from hpcpar.schedule import point_to_point as schedules
 from hpcpar.schedule.steps import OWN
 
 __all__ = ["Messages"]

@@ -5,7 +5,7 @@ import threading
 import time
 import weakref
 
-from hpcpar.comm.request import Engine
+from hpcpar.comm.engine import Engine
 
 __all__ = ["start_progress"]
 

@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Any
 from mpi4py import MPI
 
 from hpcpar.comm.arguments import UFUNCS, operand
+from hpcpar.comm.engine import Engine, Patience
 from hpcpar.comm.flight import Flight
 from hpcpar.comm.guard import Guard
 from hpcpar.comm.ledger import Ledger
 from hpcpar.comm.perform import Bound, Programs, Scratch, perform
-from hpcpar.comm.request import Call, Engine, Numbers, Patience, Request, Work
+from hpcpar.comm.request import Call, Numbers, Request, Work
 from hpcpar.comm.symmetric import Symmetric, local
 from hpcpar.comm.transports.mpi import HostTransport
 from hpcpar.comm.transports.roads import Roads

@@ -15,10 +15,11 @@ import numpy as np
 from mpi4py import MPI
 
 from hpcpar.comm.arguments import UFUNCS, overlap
+from hpcpar.comm.engine import Engine
 from hpcpar.comm.flight import Flight
 from hpcpar.comm.ledger import Ledger
 from hpcpar.comm.perform import divide
-from hpcpar.comm.request import Engine, Numbers
+from hpcpar.comm.request import Numbers
 from hpcpar.comm.transports.mpi import mismatch
 from hpcpar.schedule.one_shot import tree_over_ranks
 

@@ -22,6 +22,7 @@ from hpcpar.schedule.hierarchical_halves import (
     hierarchical_allgather,
     hierarchical_reduce_scatter,
 )
+from hpcpar.schedule.point_to_point import pieces
 from hpcpar.schedule.ring import ring_allreduce
 from hpcpar.schedule.steps import Combine, Copy, Recv, Send, Span, Step
 from hpcpar.schedule.tree import Node, allreduce_roots, combine_plan
@@ -33,13 +34,9 @@ __all__ = [
     "barrier",
     "bcast",
     "gather",
-    "receive",
     "reduce",
     "reduce_scatter",
-    "relay",
     "scatter",
-    "send",
-    "sendrecv",
 ]
 
 Steps = tuple[Step, ...]
@@ -174,11 +171,11 @@ def gather(
     """out on the root = every rank's "x", in rank order; rank j's has counts[j] elements."""
     runs = _runs(counts)
     if rank != root:
-        return _pieces(Send, root, "x", range(counts[rank]), segment)
+        return pieces(Send, root, "x", range(counts[rank]), segment)
     steps = list(_copy(runs[rank].start, counts[rank]))
     for other in range(size):
         if other != root:
-            steps += _pieces(Recv, other, "out", runs[other], segment)
+            steps += pieces(Recv, other, "out", runs[other], segment)
     return tuple(steps)
 
 
@@ -189,11 +186,11 @@ def scatter(
     """out = this rank's run of the root's "x"; rank j's run has counts[j] elements."""
     runs = _runs(counts)
     if rank != root:
-        return _pieces(Recv, root, "out", range(counts[rank]), segment)
+        return pieces(Recv, root, "out", range(counts[rank]), segment)
     steps: list[Step] = []
     for other in range(size):
         if other != root:
-            steps += _pieces(Send, other, "x", runs[other], segment)
+            steps += pieces(Send, other, "x", runs[other], segment)
     return (*steps, *_copy(0, counts[rank], start=runs[rank].start))
 
 
@@ -242,32 +239,6 @@ def barrier(rank: int, size: int) -> Steps:
     return tuple(steps)
 
 
-@remember
-def send(to: int, count: int, segment: int = SEGMENT) -> Steps:
-    """Send "x" to one rank; the other side is `receive`. An empty message is one all the same."""
-    return _pieces(Send, to, "x", range(count), segment) or (Send(to, Span("x", 0, 0)),)
-
-
-@remember
-def receive(source: int, count: int, segment: int = SEGMENT) -> Steps:
-    """Receive "out" from one rank."""
-    return _pieces(Recv, source, "out", range(count), segment) or (Recv(source, Span("out", 0, 0)),)
-
-
-@remember
-def sendrecv(to: int, sent: int, source: int, received: int, segment: int = SEGMENT) -> Steps:
-    """Send "x" to one rank and receive "out" from another."""
-    return receive(source, received, segment) + send(to, sent, segment)
-
-
-@remember
-def relay(source: int, to: int, count: int, segment: int = SEGMENT) -> Steps:
-    """Receive "out" from one rank and pass it on to another, piece after piece."""
-    return receive(source, count, segment) + tuple(
-        Send(to, step.span) for step in receive(source, count, segment) if isinstance(step, Recv)
-    )
-
-
 def _meetings(rank: int, size: int, root: int) -> Iterator[tuple[int, bool, bool]]:
     """Upwards: the other rank, whether this one receives, whether its own subtree is the left."""
 
@@ -293,19 +264,12 @@ def _exchange(
     steps: list[Step] = []
     for shift in range(1, size):  # not all from rank 0 at once
         source = (rank - shift) % size
-        steps += _pieces(Recv, source, "out", received[source], segment)
+        steps += pieces(Recv, source, "out", received[source], segment)
     for shift in range(1, size):
         to = (rank + shift) % size
-        steps += _pieces(Send, to, "x", sent[to], segment)
+        steps += pieces(Send, to, "x", sent[to], segment)
     own = sent[rank]
     return (*steps, *_copy(received[rank].start, len(own), start=own.start))
-
-
-def _pieces(
-    kind: type[Send] | type[Recv], peer: int, buffer: str, run: range, segment: int
-) -> Steps:
-    parts = (piece(run, i, segment) for i in range(stages((run,), segment)))
-    return tuple(kind(peer, Span(buffer, part.start, part.stop)) for part in parts)
 
 
 def _copy(into: int, count: int, source: str = "x", start: int = 0) -> Steps:

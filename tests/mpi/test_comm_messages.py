@@ -4,6 +4,8 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from hpcpar.schedule import point_to_point
+
 pytestmark = pytest.mark.mpi
 
 
@@ -71,3 +73,19 @@ def test_a_message_of_another_length(unchecked, sent, expected):
     elif unchecked.rank == 1:
         with pytest.raises(ValueError, match=f"rank 0 sent .* where {4 * expected} bytes were"):
             unchecked.recv(np.empty(expected, np.float32), 0)
+
+
+@pytest.mark.mpi(min_size=2)
+def test_a_pipeline_passes_pieces_on(comm):
+    """From the first rank through all to the last, a hop starting before the last piece is in."""
+    message, last = np.arange(2_000_003, dtype=np.uint8), comm.size - 1
+    x = message.copy() if comm.rank == 0 else np.zeros_like(message)
+    before, after, segment = comm.rank - 1, comm.rank + 1, 1 << 18
+    if comm.rank == 0:
+        steps = point_to_point.send(after, len(x), segment=segment)
+    elif comm.rank == last:
+        steps = point_to_point.receive(before, len(x), segment=segment)
+    else:
+        steps = point_to_point.relay(before, after, len(x), segment=segment)
+    comm.run(steps, {"x" if comm.rank == 0 else "out": x}, name="pipeline")
+    assert np.array_equal(x, message)

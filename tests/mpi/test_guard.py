@@ -8,7 +8,7 @@ import pytest
 from right_programs import run_right_program
 
 from hpcpar.comm import Communicator
-from hpcpar.comm.guard import MismatchError
+from hpcpar.errors import MismatchError
 
 pytestmark = pytest.mark.mpi
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from hpcpar.schedule import Send, Step, check, simulate
+from hpcpar.schedule import Send, Step, check, point_to_point, simulate
 from hpcpar.schedule import collectives as schedules
 from hpcpar.schedule.exchange import split
 from hpcpar.schedule.ring import ring_allgather, ring_reduce_scatter
@@ -198,14 +198,14 @@ def test_send_and_receive(size):
     last = size - 1
     if last:
         steps: list[Sequence[Step]] = [[] for _ in range(size)]
-        steps[0] = schedules.send(last, 1000, segment=SEGMENT)
-        steps[last] = schedules.receive(0, 1000, segment=SEGMENT)
+        steps[0] = point_to_point.send(last, 1000, segment=SEGMENT)
+        steps[last] = point_to_point.receive(0, 1000, segment=SEGMENT)
         buffers = [{"x": message, "out": np.zeros(1000)} for _ in range(size)]
         check(steps)
         simulate(steps, buffers, np.add)
         assert np.array_equal(buffers[last]["out"], message)
     around = [
-        schedules.sendrecv((rank + 1) % size, 1000, (rank - 1) % size, 1000, segment=SEGMENT)
+        point_to_point.sendrecv((rank + 1) % size, 1000, (rank - 1) % size, 1000, segment=SEGMENT)
         for rank in range(size)
     ]
     check(around)
@@ -220,10 +220,10 @@ def test_relay(size):
 
     def steps_of(rank):
         if rank == 0:
-            return schedules.send(1, 1000, segment=SEGMENT) if last else ()
+            return point_to_point.send(1, 1000, segment=SEGMENT) if last else ()
         if rank == last:
-            return schedules.receive(rank - 1, 1000, segment=SEGMENT)
-        return schedules.relay(rank - 1, rank + 1, 1000, segment=SEGMENT)
+            return point_to_point.receive(rank - 1, 1000, segment=SEGMENT)
+        return point_to_point.relay(rank - 1, rank + 1, 1000, segment=SEGMENT)
 
     message = np.arange(1000.0)
     after = play(steps_of, size, lambda rank: {"x": message} if rank == 0 else {})
