@@ -10,19 +10,24 @@ from numpy import ndarray
 from hpcpar.comm.arguments import ALGORITHMS, overlap, reduction, result
 from hpcpar.comm.core import Core
 from hpcpar.comm.perform import divide, wide_dtype
+from hpcpar.comm.remote import Remote
 from hpcpar.comm.request import Call, Request, Work
 from hpcpar.comm.small import is_small
 from hpcpar.comm.symmetric import Symmetric
-from hpcpar.device import Array, namespace
+from hpcpar.device import Array, address, namespace
 from hpcpar.schedule import collectives as schedules
 from hpcpar.schedule.one_shot import one_shot_allreduce
-from hpcpar.schedule.shared import shared_allreduce
+from hpcpar.schedule.shared import fetching_allreduce, shared_allreduce
 from hpcpar.schedule.steps import Step
 
 __all__ = ["BLOCK_BYTES", "Allreduce", "ending", "narrowed"]
 
 ONE_SHOT_BYTES = 1 << 15  # of a symmetric array: up to here every rank adds up everything
 BLOCK_BYTES = 1 << 17  # of symmetric arrays in one addition: in and out fit a level-2 cache
+
+REMOTE_BYTES = 1 << 20  # of an ordinary array: from here on one copy less is worth the exchange
+REMOTE_RANKS = 32
+FETCHED_BYTES = 1 << 19  # of the others' blocks at a time: they stay in the cache
 
 Buffers = dict[str, Array | Symmetric]
 
@@ -39,7 +44,8 @@ class Allreduce(Core):
             x: any shape. Symmetric arrays of one node are read, and written, where they lie.
             op: sum, mean, max or min.
             out: where the result goes, instead of a new array; `out=x` works in place.
-            algorithm: auto; halving, direct and symmetric, which have the same bits;
+            algorithm: auto; halving, direct, symmetric and remote (ordinary arrays of one node,
+                through the kernel), which have the same bits;
                 hierarchical, which has them too where the ranks of every node are consecutive;
                 ring (Patarasuk and Yuan 2009); mpi and nccl, the libraries' own allreduce.
         """
@@ -72,7 +78,11 @@ class Allreduce(Core):
                 way = self._at_once(source, target, in_place, op)
             if way is None:
                 source, target, finish = narrowed(source, target, finish, self.size)
-                way = self._by_messages(source, target, in_place or source is target, algorithm)
+                in_place = in_place or source is target
+                if self._remotely(source, in_place, algorithm):
+                    work = self._by_reach(source, target, in_place, ufunc, finish, given)
+                    return self._start("allreduce", work, x=x, op=op, algorithm=algorithm, out=out)
+                way = self._by_messages(source, target, in_place, algorithm)
             work = self._finished(*way, ufunc, finish, given)
         return self._start("allreduce", work, x=x, op=op, algorithm=algorithm, out=out)
 
@@ -89,6 +99,53 @@ class Allreduce(Core):
             nodes=self.node_map,
         )  # fmt: skip
         return steps, {"out": target, name: source}
+
+    def _remotely(self, source: Array, in_place: bool, algorithm: str) -> bool:
+        """Whether the peers' ordinary arrays are read and written through the kernel.
+
+        Where the result goes elsewhere, messages are as fast: what is written is not in the cache.
+        """
+        can = self._reach is not None and isinstance(source, np.ndarray)
+        if algorithm == "remote" and not can:
+            raise ValueError(
+                "allreduce: algorithm remote takes host arrays of two or more ranks on one node "
+                "that may read each other's memory (process_vm_readv); take auto"
+            )
+        worth = in_place and source.nbytes >= REMOTE_BYTES and self.size <= REMOTE_RANKS
+        return can and (algorithm == "remote" or (algorithm == "auto" and worth))
+
+    def _by_reach(
+        self,
+        source: Array,
+        target: Array,
+        in_place: bool,
+        ufunc: str,
+        finish: Callable[[], object] | None,
+        given: object,
+    ) -> Callable[[Call], Work]:
+        """The work of an allreduce that fetches the others' blocks, and brings them the sums."""
+        name = "out" if in_place else "x"
+        fetched = min(BLOCK_BYTES * 2, FETCHED_BYTES // max(1, self.size - 1))
+        block = max(1 << 12, fetched // source.itemsize)
+        steps = fetching_allreduce(self.rank, self.size, source.size, name, "out", block=block)
+        buffers: Buffers = {"out": target, name: source}
+        assert self._reach is not None
+        pids = self._reach
+
+        def work(call: Call) -> Work:
+            # Where everybody's arrays are; and that everybody has come.
+            mine = np.array([address(source), address(target)], np.int64)
+            table = np.empty((self.size, 2), np.int64)
+            exchange = schedules.allgather(self.rank, self.size, (2,) * self.size)
+            yield from self._perform(call, exchange, {"x": mine, "out": table})
+            peers = {
+                key: [Remote(pid, int(base)) for pid, base in zip(pids, bases, strict=True)]
+                for key, bases in (("x", table[:, 0]), ("out", table[:, 1]))
+            }
+            yield from self._perform(call, steps, buffers, ufunc, finish=finish, remote=peers)
+            return given
+
+        return work
 
     def _at_once(
         self, source: Array, target: Array, in_place: bool, op: str

@@ -16,7 +16,10 @@ __all__ = [
     "result",
 ]
 
-ALGORITHMS = ("auto", "ring", "halving", "direct", "hierarchical", "symmetric", "mpi", "nccl")
+ALGORITHMS = (
+    *("auto", "ring", "halving", "direct", "hierarchical"),
+    *("symmetric", "remote", "mpi", "nccl"),
+)
 UFUNCS = {"sum": "add", "mean": "add", "max": "maximum", "min": "minimum"}
 
 

@@ -17,6 +17,7 @@ from hpcpar.comm.ledger import Ledger
 from hpcpar.comm.perform import Programs, Scratch
 from hpcpar.comm.place import find_place
 from hpcpar.comm.progress import start_progress
+from hpcpar.comm.remote import find_reach
 from hpcpar.comm.request import Call, Numbers, Work
 from hpcpar.comm.running import Running
 from hpcpar.comm.selection import Selection, find_selection
@@ -109,6 +110,7 @@ class Core(Running):
         self._tags = mpi_comm.Get_attr(MPI.TAG_UB) or 32767  # what MPI promises at least
         self._numbers = {kind: Numbers(self._tags) for kind in ("collective", "message")}
         self._programs, self._scratch = Programs(), Scratch()
+        self._reach = find_reach(mpi_comm) if 1 < self.size == self._place.local_size else None
         self._selection = Selection()  # the schedules' own choice, where nothing was measured
         self._closed = False
         if self._nccl is not None:

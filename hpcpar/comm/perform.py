@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from mpi4py import MPI
 
+from hpcpar.comm.remote import Remote
 from hpcpar.comm.request import Call, Work
 from hpcpar.comm.transports.mpi import Ticket
 from hpcpar.comm.transports.transport import Transport
@@ -39,7 +40,8 @@ WIDE = "wide"  # the buffer of partial sums that never travel
 # kind, step numbers of the transfers to wait for, peer, what is sent, received or done, and bytes
 # that cross between ranks by it
 Instruction = tuple[int, tuple[int, ...], int, Any, int]
-Peers = Mapping[str, Sequence[Array | None]]  # symmetric buffers: every rank's, flat
+# Of buffers that peers are reached in: every rank's, flat; or, if only copied from or to, remote.
+Peers = Mapping[str, Sequence[Array | Remote | None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,12 +136,14 @@ class Bound:
         if wide != like.dtype:
             combine = partial(combine, dtype=wide, casting="same_kind")
 
-        def view(span: Span) -> Array:
+        def view(span: Span) -> Any:
             array = arrays[span.buffer]
             if span.rank != OWN:
                 assert peers is not None
                 array = peers[span.buffer][span.rank]
                 assert array is not None  # on another node: no schedule says so
+                if isinstance(array, Remote):
+                    return array
             return array[span.start : span.stop]
 
         def content(span: Span) -> Any:
@@ -152,13 +156,17 @@ class Bound:
             match step:
                 case Send(to, span):
                     what = SEND, waits, to, content(span), len(span) * item
-                case Recv(source, span):
-                    what = RECV, waits, source, content(span), 0
+                case Recv(peer, span):
+                    what = RECV, waits, peer, content(span), 0
                 case Combine(into, left, right):
                     work = partial(combine, view(left), view(right), out=view(into))
                     what = COMPUTE, waits, OWN, work, moved
-                case Copy(into, source_span):
-                    work = partial(_copy, view(into), view(source_span))
+                case Copy(into, source):
+                    work = partial(_copy, view(into), view(source))
+                    if isinstance(other := view(source), Remote):
+                        work = partial(other.read, source.start * item, view(into))
+                    elif isinstance(other := view(into), Remote):
+                        work = partial(other.write, into.start * item, view(source))
                     what = COMPUTE, waits, OWN, work, moved
                 case Meet():
                     what = MEET, waits, OWN, None, 0

@@ -10,7 +10,7 @@ from hpcpar.comm.engine import Engine, Patience
 from hpcpar.comm.flight import Flight
 from hpcpar.comm.guard import Guard
 from hpcpar.comm.ledger import Ledger
-from hpcpar.comm.perform import Bound, Programs, Scratch, perform
+from hpcpar.comm.perform import Bound, Peers, Programs, Scratch, perform
 from hpcpar.comm.request import Call, Numbers, Request, Work
 from hpcpar.comm.symmetric import Symmetric, local
 from hpcpar.comm.transports.mpi import HostTransport
@@ -41,6 +41,7 @@ class Running:
     _host: HostTransport
     _numbers: dict[str, Numbers]
     _programs: Programs
+    _reach: tuple[int, ...] | None  # process ids, where all ranks reach each other's memory
     _roads: Roads | None  # of GPU arrays
     _scratch: Scratch
 
@@ -150,16 +151,22 @@ class Running:
         ufunc: str = "add",
         channel: MPI.Comm | None = None,
         finish: Callable[[], object] | None = None,
+        remote: Peers | None = None,
     ) -> Work:
-        """Run a schedule on arrays that were checked."""
+        """Run a schedule on arrays that were checked; `remote` are the peers' of ordinary ones."""
         channel = self._collective if channel is None else channel
-        bound, transport, keep = self._bind(steps, arrays, ufunc, call.kind)
+        bound, transport, keep = self._bind(steps, arrays, ufunc, call.kind, remote)
         yield from perform(call, bound, transport, channel, finish)
         if not keep:
             bound.release(self._scratch)
 
     def _bind(
-        self, steps: Sequence[Step], arrays: Mapping[str, Array | Symmetric], ufunc: str, kind: str
+        self,
+        steps: Sequence[Step],
+        arrays: Mapping[str, Array | Symmetric],
+        ufunc: str,
+        kind: str,
+        remote: Peers | None = None,
     ) -> tuple[Bound, Transport, bool]:
         """A schedule with its arrays; whether it is kept: symmetric arrays are for many calls."""
         program = self._programs[steps]
@@ -170,7 +177,7 @@ class Running:
         if keep and (bound := owners[0].bindings.get(key)) is not None:
             return bound, transport, True
         flats = {name: local(array).reshape(-1) for name, array in arrays.items()}
-        peers = {
+        peers = dict(remote or {}) | {
             name: array.flats()
             for name, array in arrays.items()
             if isinstance(array, Symmetric) and name in program.shared

@@ -13,11 +13,17 @@ their rank, in the buffer "wide", which may have a wider dtype than the arrays.
 from collections.abc import Sequence
 from functools import lru_cache
 
-from hpcpar.schedule.exchange import piece, split, stages
+from hpcpar.schedule.exchange import add_up, piece, split, stages
 from hpcpar.schedule.one_shot import tree_over_ranks
 from hpcpar.schedule.steps import OWN, Combine, Copy, Meet, Span, Step
 
-__all__ = ["shared_allgather", "shared_allreduce", "shared_bcast", "shared_reduce_scatter"]
+__all__ = [
+    "fetching_allreduce",
+    "shared_allgather",
+    "shared_allreduce",
+    "shared_bcast",
+    "shared_reduce_scatter",
+]
 
 BLOCK = 1 << 15  # elements: with the operands of one addition it fits a level-2 cache
 
@@ -52,6 +58,29 @@ def shared_allreduce(
         run = piece(mine, i, block)
         total = Span(target, run.start, run.stop)
         steps += _add_up(rank, plan, source, run, total)
+        steps += [Copy(Span(target, run.start, run.stop, other), total) for other in others]
+    return (*steps, Meet())
+
+
+@remember
+def fetching_allreduce(
+    rank: int, size: int, count: int, source: str, target: str, *, block: int
+) -> Steps:
+    """The two phases for arrays that are copied from and to, but cannot be added where they lie.
+
+    Every rank has come to its call before any begins. `target` may be `source`.
+    """
+    plan, others = tree_over_ranks(size), _others(rank, size)
+    mine = split(count, size)[rank]
+    steps: list[Step] = []
+    for i in range(stages((mine,), block)):
+        run = piece(mine, i, block)
+        total = Span(target, run.start, run.stop)
+        spans = {rank: Span(source, run.start, run.stop)}
+        for slot, other in enumerate(others):
+            spans[other] = Span("scratch", slot * block, slot * block + len(run))
+            steps.append(Copy(spans[other], Span(source, run.start, run.stop, other)))
+        steps += add_up(plan, spans, total)
         steps += [Copy(Span(target, run.start, run.stop, other), total) for other in others]
     return (*steps, Meet())
 

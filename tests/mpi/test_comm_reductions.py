@@ -4,6 +4,9 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from hpcpar.comm import Communicator
+from hpcpar.comm.allreduce import REMOTE_BYTES
+
 pytestmark = pytest.mark.mpi
 
 FLOATS = [ml_dtypes.bfloat16, np.float16, np.float32, np.float64]
@@ -49,13 +52,47 @@ def test_allreduce_has_the_bits_of_the_tree(comm, count, algorithm, in_place):
     assert (result is x) == in_place
 
 
+@pytest.mark.mpi(min_size=2)
+@pytest.mark.parametrize("dtype", [np.float32, np.int8, np.complex128, ml_dtypes.bfloat16])
+@pytest.mark.parametrize("count", [0, 1, 1009, 300_007])
+@pytest.mark.parametrize("in_place", [False, True])
+def test_allreduce_through_the_kernel(comm, count, dtype, in_place):
+    expected = tree([brought(rank, count, dtype) for rank in range(comm.size)])
+    x = brought(comm.rank, count, dtype)
+    result = comm.allreduce(x, out=x if in_place else None, algorithm="remote")
+    assert bits(result) == bits(expected)
+    assert in_place or bits(x) == bits(brought(comm.rank, count, dtype))
+
+
+@pytest.mark.mpi(min_size=2)
+def test_large_ones_go_through_the_kernel_in_place(comm):
+    count = REMOTE_BYTES // 4
+    with Communicator(comm.mpi, device="cpu", timeout=20) as plain:
+        x = brought(comm.rank, count, np.float32)
+        expected = tree([brought(rank, count, np.float32) for rank in range(comm.size)])
+        requests = [plain.iallreduce(y, out=y) for y in (x, x.copy(), x.copy())]
+        assert all(bits(request.wait()) == bits(expected) for request in requests)
+
+
+@pytest.mark.mpi(min_size=2)
+def test_a_system_that_forbids_it(comm, monkeypatch):
+    """One rank that may not is enough; then nobody tries, and messages do it."""
+    if comm.rank == comm.size - 1:
+        monkeypatch.setattr("hpcpar.comm.remote._READ", None)
+    with Communicator(comm.mpi, device="cpu", timeout=20) as other:
+        assert other._reach is None
+        x = np.full(REMOTE_BYTES // 4, 1, np.float32)
+        assert (other.allreduce(x, out=x) == comm.size).all()
+        with pytest.raises(ValueError, match="may read each other's memory"):
+            other.allreduce(x, algorithm="remote")
+
+
 def test_allreduce_of_many_segments(comm, monkeypatch):
     """Longer than what travels in one message."""
     monkeypatch.setattr("hpcpar.comm.running.SEGMENT_BYTES", 4096)
     count = 70_003
     expected = tree([brought(rank, count, np.float32) for rank in range(comm.size)])
-    algorithms = ["auto", "direct"] + ["halving"] * (comm.size & (comm.size - 1) == 0)
-    for algorithm in algorithms:
+    for algorithm in ("auto", "direct", "halving"):
         x = brought(comm.rank, count, np.float32)
         assert bits(comm.allreduce(x, algorithm=algorithm)) == bits(expected)
         assert bits(comm.allreduce(x, out=x, algorithm=algorithm)) == bits(expected)

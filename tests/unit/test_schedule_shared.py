@@ -6,12 +6,13 @@ import pytest
 from hpcpar.schedule import Combine, Copy, ScheduleError, Span, check, simulate
 from hpcpar.schedule.exchange import split
 from hpcpar.schedule.shared import (
+    fetching_allreduce,
     shared_allgather,
     shared_allreduce,
     shared_bcast,
     shared_reduce_scatter,
 )
-from hpcpar.schedule.steps import Meet, Recv, Send, extents
+from hpcpar.schedule.steps import OWN, Meet, Recv, Send, extents
 
 RANKS = range(1, 18)
 COUNTS = [0, 1, 13, 4099]
@@ -58,6 +59,27 @@ def test_allreduce(size, count, one_shot, target):
     for rank, own in enumerate(play(schedules, buffers)):
         assert np.array_equal(own[target], tree(x))
         assert target == "x" or np.array_equal(own["x"], x[rank])
+
+
+@each_size
+@each_count
+@pytest.mark.parametrize("target", ["x", "out"])
+def test_allreduce_that_fetches(size, count, target):
+    """Peers' spans are copied only, never added."""
+    x = brought(size, count)
+    schedules = [
+        fetching_allreduce(rank, size, count, "x", target, block=BLOCK) for rank in range(size)
+    ]
+    foreign = [span.rank for steps in schedules for step in steps if isinstance(step, Combine)
+               for span in (step.into, step.left, step.right)]  # fmt: skip
+    assert set(foreign) <= {OWN}
+    if size == 1:
+        return
+    buffers = [
+        {"x": row.copy()} | ({"out": np.empty(count)} if target == "out" else {}) for row in x
+    ]
+    for own in play(schedules, buffers):
+        assert np.array_equal(own[target], tree(x))
 
 
 @each_size
