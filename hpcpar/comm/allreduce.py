@@ -20,7 +20,7 @@ from hpcpar.schedule.one_shot import one_shot_allreduce
 from hpcpar.schedule.shared import fetching_allreduce, shared_allreduce
 from hpcpar.schedule.steps import Step
 
-__all__ = ["BLOCK_BYTES", "Allreduce", "ending", "narrowed"]
+__all__ = ["BLOCK_BYTES", "Allreduce", "ending", "narrowed", "widens"]
 
 ONE_SHOT_BYTES = 1 << 15  # of a symmetric array: up to here every rank adds up everything
 BLOCK_BYTES = 1 << 17  # of symmetric arrays in one addition: in and out fit a level-2 cache
@@ -49,7 +49,7 @@ class Allreduce(Core):
                 hierarchical, which has them too where the ranks of every node are consecutive;
                 ring (Patarasuk and Yuan 2009); mpi and nccl, the libraries' own allreduce.
         """
-        if algorithm == "auto" and type(x) is ndarray:
+        if algorithm == "auto" and type(x) is ndarray and type(op) is str:
             done = self._small.allreduce(x, op, out)
             if done is not None:
                 return done
@@ -73,11 +73,13 @@ class Allreduce(Core):
         elif algorithm == "nccl":
             work = self._by_nccl(source, target, op, finish, given)
         else:
-            way = self._in_place(x, out, source, target, in_place, algorithm)
-            if way is None and algorithm == "auto" and is_small(source.nbytes, self.size):
+            exact = not (op == "mean" and widens(source.dtype, op, self.size))
+            way = self._in_place(x, out, source, target, in_place, algorithm) if exact else None
+            small = source.nbytes > 0 and is_small(source.nbytes, self.size)
+            if way is None and algorithm == "auto" and small:
                 way = self._at_once(source, target, in_place, op)
             if way is None:
-                source, target, finish = narrowed(source, target, finish, self.size)
+                source, target, finish = narrowed(source, target, op, self.size)
                 in_place = in_place or source is target
                 if self._remotely(source, in_place, algorithm):
                     work = self._by_reach(source, target, in_place, ufunc, finish, given)
@@ -151,7 +153,7 @@ class Allreduce(Core):
         self, source: Array, target: Array, in_place: bool, op: str
     ) -> tuple[tuple[Step, ...], Buffers] | None:
         """What the short way does too; calls like this one can go there from now on."""
-        if wide_dtype(source.dtype) != source.dtype and self.size > 2:
+        if widens(source.dtype, op, self.size):
             return None
         name = "out" if in_place else "x"
         if isinstance(source, np.ndarray) and self._guard is None:
@@ -269,24 +271,27 @@ def ending(op: str, target: Array, ranks: int) -> Callable[[], object] | None:
     return partial(divide, target, ranks) if op == "mean" else None
 
 
-def narrowed(
-    source: Array, target: Array, finish: Callable[[], object] | None, ranks: int
-) -> tuple[Array, Array, Callable[[], object] | None]:
-    """What is added and how it ends, where sums are wider than the arrays.
+def widens(dtype: np.dtype, op: str, ranks: int) -> bool:
+    """Whether sums are wider than the arrays: 16-bit floating-point numbers go by float32.
 
-    16-bit floating-point numbers are summed in float32 and rounded once, at the end. Two of them
-    are rounded once anyway.
+    They are rounded once, at the end. The sum of two is rounded once anyway; a mean is not.
     """
-    wide = wide_dtype(source.dtype)
-    if wide == source.dtype or ranks <= 2:
-        return source, target, finish
-    total = source.astype(wide)
+    return wide_dtype(dtype) != dtype and (ranks > 2 or op == "mean")
+
+
+def narrowed(
+    source: Array, target: Array, op: str, ranks: int
+) -> tuple[Array, Array, Callable[[], object] | None]:
+    """What is added instead of `source`, where that goes, and how it ends."""
+    if not widens(source.dtype, op, ranks):
+        return source, target, ending(op, target, ranks)
+    total = source.astype(wide_dtype(source.dtype))
     in_place = target.shape == source.shape
-    landing = total if in_place else namespace(total).empty(target.shape, wide)
+    landing = total if in_place else namespace(total).empty(target.shape, total.dtype)
 
     def end() -> None:
+        if op == "mean":
+            divide(landing, ranks)
         target[...] = landing
-        if finish is not None:
-            finish()
 
     return total, landing, end

@@ -73,7 +73,7 @@ def overlap(call: str, x: Array, out: Array) -> bool:
 
 def reduction(call: str, op: str, array: Array) -> str:
     """The name of the ufunc that adds two ranks' values."""
-    if op not in UFUNCS:
+    if not isinstance(op, str) or op not in UFUNCS:
         raise ValueError(f"{call}: op is {op!r}; it must be one of {', '.join(UFUNCS)}")
     kind = array.dtype.kind
     if op == "mean" and kind in "biu":

@@ -1,6 +1,5 @@
 """What a communicator is, before it has any operations."""
 
-import contextlib
 import os
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, cast
@@ -63,8 +62,9 @@ class Core(Running):
         engine = Engine(timeout, self._place.crowded)
         self._open(mpi_comm, engine, owned=False)
         # BLAS threads are cores that are not free; a GPU's context belongs to the main thread.
-        threads = int(os.environ.get("OMP_NUM_THREADS", "1").partition(",")[0] or 1)
-        free = self._place.cores >= (threads + 1) * self._place.local_size
+        threads = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
+        each = 1 + (int(threads) if threads.isdigit() else 1)
+        free = self._place.cores >= each * self._place.local_size
         if free and self.device.kind == "cpu" and MPI.Query_thread() == MPI.THREAD_MULTIPLE:
             start_progress(engine)
         self._selection = find_selection(cast("Communicator", self), backend)
@@ -177,20 +177,33 @@ class Core(Running):
         """Wait for what is under way, and free the communicator. Collective; a second time is well.
 
         After a hang, here or on another rank, nothing is freed: a message that nobody took may be
-        left, and MPI could give it to the next communicator, which may get the same number.
+        left, and MPI could give it to the next communicator, which may get the same number. Raises
+        `HangError` where a rank does not come, and what went wrong in a request that nobody waited
+        for, on the rank where it did; the communicator is closed all the same.
         """
         if self._closed:
             return
         self._small.forget()
-        if self._engine.broken is None:
-            for request in self._engine.under_way(self.ledger):
+        if self._engine.broken is not None:
+            self._closed = True
+            return
+        failure: Exception | None = None
+        for request in self._engine.under_way(self.ledger):
+            try:
                 request.wait()
-            with contextlib.suppress(HangError):
-                self._start("close", self._meet, tag=self._tags).wait()
-                if self._nccl is not None:
-                    self._nccl.close()
-                self._free()
+            except HangError:
+                self._closed = True
+                raise
+            except Exception as error:
+                failure = error
+        meeting = self._start("close", self._meet, tag=self._tags)
         self._closed = True
+        meeting.wait()
+        if self._nccl is not None:
+            self._nccl.close()
+        self._free()
+        if failure is not None:
+            raise failure
 
     def _meet(self, call: Call) -> Work:
         """A barrier apart from the collectives: where one of them hangs, its messages are left."""
@@ -220,6 +233,7 @@ class Core(Running):
             self.close()
         else:
             self._closed = True  # the others may be anywhere: wait for nobody
+            self._small.forget()
 
     def __repr__(self) -> str:
         return f"<Communicator: rank {self.rank} of {self.size} on {self.device}>"

@@ -92,9 +92,11 @@ class Engine:
         """Move every request on."""
         with self.lock:
             for request in tuple(self.active):
-                request._step()
-                if request.done:
-                    self.active.remove(request)
+                try:
+                    request._step()
+                finally:
+                    if request.done:
+                        self.active.remove(request)
 
     def wait(self, request: Request) -> None:
         """Move every request on until this one is done, or has had no progress for too long."""

@@ -11,8 +11,8 @@ from hpcpar.device import Array, as_array
 
 __all__ = ["RECORD", "Record", "agreement", "content"]
 
-_TEXT = 300  # characters of a field, at most
-RECORD = 4096  # bytes, at most: three fields of them, in UTF-8
+_TEXT = 1200  # bytes of a field, at most, in UTF-8
+RECORD = 4096  # bytes, at most: three fields
 _FIELD, _LINE = "\f", "\n"
 _ANY_ROWS = ("gather", "allgather", "alltoall")  # joined along axis 0
 _ANY_DEVICE = ("bcast",)
@@ -30,8 +30,8 @@ class Record(NamedTuple):
 
     def pack(self) -> bytes:
         """As it travels: `prefix` first."""
-        fields = (self.failure[:_TEXT], self.agreed[:_TEXT], self.where[-_TEXT:])
-        return _FIELD.join(fields).encode()
+        fields = (_cut(self.failure), _cut(self.agreed), self.where.encode()[-_TEXT:])
+        return _FIELD.encode().join(fields)
 
     @classmethod
     def unpack(cls, raw: bytearray) -> "Record":
@@ -43,7 +43,7 @@ class Record(NamedTuple):
     @property
     def prefix(self) -> bytes:
         """How the records begin that agree with this one."""
-        return f"{_FIELD}{self.agreed[:_TEXT]}{_FIELD}".encode()
+        return _cut(self.agreed).join([_FIELD.encode()] * 2)
 
     @property
     def operation(self) -> str:
@@ -92,3 +92,8 @@ def _array_text(dtype: np.dtype, shape: tuple[int, ...], any_rows: bool, gpu: bo
     if any_rows and extents:
         extents[0] = "*"
     return f"{dtype.name}[{', '.join(extents)}]{' on a GPU' if gpu else ''}"
+
+
+def _cut(text: str) -> bytes:
+    """As many bytes of a text as a record has room for."""
+    return text.encode()[:_TEXT]

@@ -2,7 +2,7 @@
 
 from math import prod
 
-from hpcpar.comm.allreduce import BLOCK_BYTES, Allreduce, ending, narrowed
+from hpcpar.comm.allreduce import BLOCK_BYTES, Allreduce, ending, narrowed, widens
 from hpcpar.comm.arguments import check_rank, overlap, reduction, result
 from hpcpar.comm.request import Request
 from hpcpar.comm.symmetric import Symmetric
@@ -42,11 +42,10 @@ class Reductions(Allreduce):
         if self.rank == root:
             target = result("reduce", source, source.shape, out)
             overlap("reduce", source, target)
-            finish = ending(op, target, self.size)
-            added, landing, finish = narrowed(source, target, finish, self.size)
+            added, landing, finish = narrowed(source, target, op, self.size)
             buffers, given = {"x": added, "out": landing}, target if out is None else out
         else:
-            added, _, _ = narrowed(source, source, None, self.size)
+            added, _, _ = narrowed(source, source, op, self.size)
             buffers, given, finish = {"x": added}, None, None
         work = self._finished(steps, buffers, ufunc, finish, given)
         return self._start("reduce", work, x=source, op=op, root=root)
@@ -71,13 +70,14 @@ class Reductions(Allreduce):
         target = result("reduce_scatter", source, shape, out)
         if overlap("reduce_scatter", source, target) and self.size > 1:
             raise ValueError("reduce_scatter: x and out overlap; pass separate arrays")
-        finish = ending(op, target, self.size)
-        if isinstance(x, Symmetric) and x.complete and x.comm is self:
+        wide = op == "mean" and widens(source.dtype, op, self.size)
+        if isinstance(x, Symmetric) and x.complete and x.comm is self and not wide:
+            finish = ending(op, target, self.size)
             block = max(1, BLOCK_BYTES // source.itemsize)
             steps = shared_reduce_scatter(self.rank, self.size, counts, "x", block=block)
             buffers = {"x": x, "out": target}
         else:
-            added, landing, finish = narrowed(source, target, finish, self.size)
+            added, landing, finish = narrowed(source, target, op, self.size)
             segment = self._segment(source)
             nodes = self.node_map if self.node_map and consecutive(self.node_map) else None
             steps = schedules.reduce_scatter(

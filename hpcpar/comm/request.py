@@ -161,6 +161,10 @@ class Request:
             if not isinstance(error, MismatchError):  # then nothing was started
                 self._engine.keep(self)
             self._fail(error)
+        except BaseException as interruption:  # from here it goes to whoever waits
+            self._engine.keep(self)
+            self._fail(RuntimeError(f"{self.call} was interrupted: {interruption!r}"))
+            raise
 
     def _fail(self, error: Exception) -> None:
         self._error = error

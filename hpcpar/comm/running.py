@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["SEGMENT_BYTES", "Running"]
 
 SEGMENT_BYTES = 1 << 20
+BINDINGS = 16  # that a symmetric array remembers
 
 
 class Running:
@@ -174,8 +175,8 @@ class Running:
         transport = self._transport(local(next(iter(arrays.values()))), kind)
         keep = len(owners) == len(arrays)
         key = (id(program), ufunc, *map(id, owners))
-        if keep and (bound := owners[0].bindings.get(key)) is not None:
-            return bound, transport, True
+        if keep and (known := owners[0].bindings.get(key)) is not None:
+            return known[0], transport, True
         flats = {name: local(array).reshape(-1) for name, array in arrays.items()}
         peers = dict(remote or {}) | {
             name: array.flats()
@@ -184,7 +185,9 @@ class Running:
         }
         bound = Bound(program, flats, ufunc, transport, self._scratch, peers)
         if keep:
-            owners[0].bindings[key] = bound
+            if len(owners[0].bindings) >= BINDINGS:
+                owners[0].bindings.clear()
+            owners[0].bindings[key] = bound, owners  # holding on to them keeps their ids their own
         return bound, transport, keep
 
     @property

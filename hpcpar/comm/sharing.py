@@ -55,8 +55,18 @@ class Sharing(Movement):
 
     def _shared_blocks(self, communicator: "Communicator", size: int) -> list[Array | None]:
         """Every rank's block of `size` bytes; None for those on other nodes."""
-        memory, problem = self._shared_memory(), None
-        mine, token = None, bytes(memory.TOKEN)
+        memory = self._shared_memory()
+        try:
+            return self._exchange_blocks(communicator, memory, size)
+        finally:
+            memory.close()
+            if self.device.kind == "cuda" and not self._engine.broken:
+                self.barrier()  # nobody writes over the marks that the others look for
+
+    def _exchange_blocks(
+        self, communicator: "Communicator", memory: "HostMemory | CudaMemory", size: int
+    ) -> list[Array | None]:
+        problem, mine, token = None, None, bytes(memory.TOKEN)
         try:
             if self.device.kind == "cpu":
                 check_memory(size * self.local_size)  # all ranks of the node ask for as much
@@ -75,8 +85,6 @@ class Sharing(Movement):
             except OSError as error:
                 problem = f"the shared memory of rank {rank} cannot be opened ({error})"
         self._all_well(communicator, problem)
-        memory.close()
-        self.barrier()  # nobody writes before everybody has come to here
         return blocks
 
     def _shared_memory(self) -> "HostMemory | CudaMemory":

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from sys import _getframe
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 from mpi4py import MPI
@@ -61,7 +61,7 @@ class _Plan:
     def __init__(self, rank: int, ranks: int, like: np.ndarray, op: str) -> None:
         self.bytes = like.nbytes
         self.calls, self.seconds = 0, 0.0  # that the ledger does not know of yet
-        self.landing = [np.empty_like(like) for _ in range(ranks)]  # what comes from each rank
+        self.landing: list[Any] = [np.empty_like(like) for _ in range(ranks)]  # from each rank
         self.peers = [(rank + shift) % ranks for shift in range(1, ranks)]
         self.receives = [((self.landing[peer], self.bytes, _BYTE), peer) for peer in self.peers]
         self.ufunc = getattr(np, UFUNCS[op])
@@ -89,6 +89,8 @@ class SmallAllreduce:
 
     def learn(self, array: np.ndarray, op: str) -> None:
         """Such arrays have passed all checks: take calls with them from now on."""
+        if (array.dtype, array.shape, op) in self._plans:
+            return
         if len(self._plans) >= _PLANS:
             self.forget()
         self._plans[array.dtype, array.shape, op] = _Plan(self._rank, self._core.size, array, op)
@@ -129,9 +131,8 @@ class SmallAllreduce:
         except BaseException as error:
             recorder.give_up(record)
             self._engine.keep(error, started, x)
-            if isinstance(error, MPI.Exception) and error.Get_error_class() == MPI.ERR_TRUNCATE:
-                raise ValueError(mismatch(plan.peers[0], "more", plan.bytes)) from None
             raise
+        recorder.end(record)
         values = plan.landing
         values[self._rank] = x  # which has no place of its own there
         for left, right, into, over in plan.additions:
@@ -139,7 +140,7 @@ class SmallAllreduce:
         plan.ufunc(values[0], values[plan.last], out)
         if plan.mean:
             divide(out, len(values))
-        recorder.end(record)
+        values[self._rank] = None
         plan.seconds += perf_counter() - start
         return out
 
@@ -156,8 +157,11 @@ class SmallAllreduce:
         """Wait for all; what everybody sent is then in `plan.landing`."""
         status, size = self._status, plan.bytes
         for test, peer in zip(started, plan.peers, strict=False):  # those that arrive
-            if not test(status):
-                self._wait(partial(test, status), peer, number, tag, record)
+            try:
+                if not test(status):
+                    self._wait(partial(test, status), peer, number, tag, record)
+            except MPI.Exception as error:
+                _explain(error, peer, size)
             if status.Get_count(_BYTE) != size:
                 raise ValueError(mismatch(peer, f"{status.Get_count(_BYTE)} bytes", size))
         for test, peer in zip(started[len(plan.peers) :], plan.peers, strict=True):
@@ -184,16 +188,26 @@ class SmallSwap(SmallAllreduce):
         self, plan: _Plan, started: Sequence[Test], number: int, tag: int, record: int
     ) -> None:
         (arriving, leaving), status, spins = started, self._status, 0
-        while not arriving(status):
-            spins += 1
-            if spins > _SPINS:
-                self._wait(partial(arriving, status), plan.peers[0], number, tag, record)
-                break
+        try:
+            while not arriving(status):
+                spins += 1
+                if spins > _SPINS:
+                    self._wait(partial(arriving, status), plan.peers[0], number, tag, record)
+                    break
+        except MPI.Exception as error:
+            _explain(error, plan.peers[0], plan.bytes)
         if status.Get_count(_BYTE) != plan.bytes:
             got = f"{status.Get_count(_BYTE)} bytes"
             raise ValueError(mismatch(plan.peers[0], got, plan.bytes))
         if not leaving():
             self._wait(leaving, plan.peers[0], number, tag, record)
+
+
+def _explain(error: MPI.Exception, peer: int, size: int) -> NoReturn:
+    """Say what a message that was too long means."""
+    if error.Get_error_class() != MPI.ERR_TRUNCATE:
+        raise error
+    raise ValueError(mismatch(peer, "more", size)) from None
 
 
 def _fits(x: np.ndarray, out: Any) -> bool:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hpcpar.device import Array, address
+from hpcpar.device import Array, address, namespace
 
 if TYPE_CHECKING:
     from hpcpar.comm.communicator import Communicator
@@ -85,7 +85,8 @@ class Symmetric:
 
     def __getitem__(self, index: Any) -> "Symmetric":
         part = self.local[index]
-        if not isinstance(part, type(self.local)) or not part.flags.c_contiguous:
+        own = isinstance(part, type(self.local)) and part.flags.c_contiguous
+        if not own or (part.size and not namespace(part).may_share_memory(part, self.local)):
             raise ValueError("a part of a symmetric array must be C-contiguous: slice along axis 0")
         return self._each(lambda array: array[index])
 
