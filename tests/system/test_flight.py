@@ -190,3 +190,20 @@ def test_without_a_folder_there_is_one_note_and_a_watch(run, tmp_path):
 def test_off(run):
     done, folder = run("allreduce(2)\ntime.sleep(0.2)", HPCPAR_FLIGHT="off")
     assert (done.returncode, done.stderr, folder) == (0, "", None)
+
+
+@pytest.mark.parametrize("end", ["pass", "raise KeyError"])
+def test_a_rank_whose_program_ends_without_the_call(mpirun, tmp_path, end):
+    """The commonest hang: it waits in MPI_Finalize meanwhile, where a signal must not end it."""
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import numpy as np, hpcpar\n"
+        "comm = hpcpar.Communicator(device='cpu', timeout=2)\n"
+        "comm.barrier()\n"
+        "if comm.rank == 0: comm.allreduce(np.ones(4))\n"
+        f"else: {end}\n"
+    )
+    done = mpirun(2, program, limit=40)
+    assert done.returncode == 3, done.stdout + done.stderr
+    assert "rank 1 never entered allreduce #2 (program.py:4)" in done.stderr
+    assert "its program came to its end" in done.stderr and done.stderr.count("rank  host") == 1

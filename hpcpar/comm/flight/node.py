@@ -164,7 +164,10 @@ class Node:
 
     def rows(self) -> list[Row]:
         """A row for each rank of this node, within about a second."""
-        states = {number: rank.state() for number, rank in self.ranks.items()}
+        # One that has said goodbye may still wait in MPI_Finalize: its program is over.
+        states = {
+            number: "ended" if rank.left else rank.state() for number, rank in self.ranks.items()
+        }
         rows = {number: rank.row(states[number], []) for number, rank in self.ranks.items()}
         asked = []
         for number, rank in self.ranks.items():
