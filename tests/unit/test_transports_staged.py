@@ -7,7 +7,7 @@ from virtual_gpu import Clock, Speeds, VirtualGpu, VirtualLink, a_call, run_rank
 
 from hpcpar.comm.perform import Bound, Programs, Scratch, perform
 from hpcpar.comm.transports.staged import CHUNK, StagedTransport
-from hpcpar.schedule import collectives
+from hpcpar.schedule import point_to_point
 from hpcpar.schedule.steps import Recv, Send, Span
 
 GB = 1e9
@@ -36,7 +36,7 @@ def seconds(speeds, schedules, buffers):
 def test_a_long_message_takes_what_its_slowest_stage_takes(speeds):
     x = np.arange(SIZE // 4, dtype=np.uint32).view(np.uint8)
     out = np.zeros_like(x)
-    steps = [collectives.send(1, SIZE, CHUNK), collectives.receive(0, SIZE, CHUNK)]
+    steps = [point_to_point.send(1, SIZE, CHUNK), point_to_point.receive(0, SIZE, CHUNK)]
     time = seconds(speeds, steps, [{"x": x}, {"out": out}])
     assert np.array_equal(out, x)
     alone = [SIZE / speed for speed in (speeds.down, speeds.network, speeds.up)]
@@ -46,7 +46,7 @@ def test_a_long_message_takes_what_its_slowest_stage_takes(speeds):
 def test_in_one_piece_it_takes_the_sum():
     """The chunks are what makes the difference."""
     speeds, x = STAGES["all alike"], np.zeros(SIZE, np.uint8)
-    steps = [collectives.send(1, SIZE, SIZE), collectives.receive(0, SIZE, SIZE)]
+    steps = [point_to_point.send(1, SIZE, SIZE), point_to_point.receive(0, SIZE, SIZE)]
     time = seconds(speeds, steps, [{"x": x}, {"out": x.copy()}])
     assert time > 2.9 * SIZE / speeds.down
 
@@ -56,7 +56,7 @@ def test_both_directions_at_once_take_no_longer_than_one():
     speeds = STAGES["all alike"]
     x = [np.full(SIZE, rank, np.uint8) for rank in range(2)]
     outs = [np.empty_like(part) for part in x]
-    steps = [collectives.sendrecv(1 - rank, SIZE, 1 - rank, SIZE, CHUNK) for rank in range(2)]
+    steps = [point_to_point.sendrecv(1 - rank, SIZE, 1 - rank, SIZE, CHUNK) for rank in range(2)]
     time = seconds(speeds, steps, [{"x": x[r], "out": outs[r]} for r in range(2)])
     assert all(np.array_equal(outs[rank], x[1 - rank]) for rank in range(2))
     assert time <= 1.2 * SIZE / speeds.network
