@@ -179,7 +179,8 @@ class Core(Running):
         After a hang, here or on another rank, nothing is freed: a message that nobody took may be
         left, and MPI could give it to the next communicator, which may get the same number. Raises
         `HangError` where a rank does not come, and what went wrong in a request that nobody waited
-        for, on the rank where it did; the communicator is closed all the same.
+        for, on the rank where it did; the communicator is closed all the same. After a
+        `MismatchError` (check=True: the others are in another call) it is not.
         """
         if self._closed:
             return
@@ -196,9 +197,12 @@ class Core(Running):
                 raise
             except Exception as error:
                 failure = error
-        meeting = self._start("close", self._meet, tag=self._tags)
+        try:
+            self._start("close", self._meet, tag=self._tags).wait()
+        except HangError:
+            self._closed = True
+            raise
         self._closed = True
-        meeting.wait()
         if self._nccl is not None:
             self._nccl.close()
         self._free()
