@@ -20,6 +20,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from common import commit, processor
 from rich.console import Console
 from rich.table import Table
 
@@ -121,18 +122,6 @@ def launch(command: list[str]) -> str:
 def has_torch(python: str) -> bool:
     check = "import importlib.util as u, sys; sys.exit(u.find_spec('torch') is None)"
     return subprocess.run([python, "-c", check], check=False).returncode == 0
-
-
-def processor() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.machine()
-
-
-def commit() -> str:
-    command = ["git", "-C", str(HERE), "describe", "--always", "--dirty"]
-    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
 
 
 if __name__ == "__main__":

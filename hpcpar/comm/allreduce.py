@@ -171,11 +171,10 @@ class Allreduce(Core):
         algorithm: str,
     ) -> tuple[tuple[Step, ...], Buffers] | None:
         """Where peers' memory is read; None where it is not."""
-        symmetric = isinstance(out, Symmetric) and out.complete and out.comm is self
+        symmetric = self._reaches_all(out)
         few = self.size <= 4  # to add up everything is then less than to send and to fetch
         one_shot = source.nbytes <= ONE_SHOT_BYTES or (few and not symmetric)
-        shared = isinstance(x, Symmetric) and x.complete and x.comm is self
-        takes = shared and (symmetric or one_shot)
+        takes = self._reaches_all(x) and (symmetric or one_shot)
         if not takes or algorithm not in ("auto", "symmetric"):
             if algorithm == "symmetric":
                 raise ValueError(

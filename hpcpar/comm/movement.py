@@ -8,9 +8,11 @@ from hpcpar.comm.arguments import check_rank, overlap, result
 from hpcpar.comm.core import Core
 from hpcpar.comm.headers import HEADER, joined, pack, unpack
 from hpcpar.comm.request import Call, Request, Work
+from hpcpar.comm.symmetric import Symmetric
 from hpcpar.device import Array
 from hpcpar.schedule import collectives as schedules
 from hpcpar.schedule.exchange import split
+from hpcpar.schedule.shared import shared_allgather, shared_bcast
 
 __all__ = ["Movement"]
 
@@ -35,17 +37,22 @@ class Movement(Core):
         root = check_rank("bcast", "root", root, self.size)
         array = self._operand("bcast", "x", x, writable=self.rank != root)
         segment = self._segment(array)
-        if algorithm == "auto":
+        if algorithm == "auto" and not self._reaches_all(x):
             algorithm = self._selection.choose("bcast", array.nbytes)
-        steps = schedules.bcast(
-            self.rank, self.size, array.size, root, algorithm, segment=segment, nodes=self.node_map
-        )
+        source: Array | Symmetric = array
+        if algorithm == "auto" and self._reaches_all(x):
+            steps, source = shared_bcast(self.rank, self.size, array.size, root), x
+        else:
+            steps = schedules.bcast(
+                self.rank, self.size, array.size, root, algorithm, segment=segment,
+                nodes=self.node_map,
+            )  # fmt: skip
 
         def work(call: Call) -> Work:
-            yield from self._perform(call, steps, {"x": array})
+            yield from self._perform(call, steps, {"x": source})
             return x
 
-        return self._start("bcast", work, x=array, root=root, algorithm=algorithm)
+        return self._start("bcast", work, x=source, root=root, algorithm=algorithm)
 
     def gather(self, x: Array, root: int = 0) -> Array | None:
         """All ranks' arrays joined along axis 0 on the root, None elsewhere; lengths may differ."""
@@ -125,13 +132,17 @@ class Movement(Core):
             if self.size > 1:
                 overlap("allgather", array, target)
             segment = self._segment(array)
-            steps = schedules.allgather(
-                self.rank, self.size, counts, segment=segment, nodes=self.node_map
-            )
-            yield from self._perform(call, steps, {"x": array, "out": target})
+            if self._reaches_all(x):
+                steps = shared_allgather(self.rank, self.size, counts)
+                yield from self._perform(call, steps, {"x": x, "out": target})
+            else:
+                steps = schedules.allgather(
+                    self.rank, self.size, counts, segment=segment, nodes=self.node_map
+                )
+                yield from self._perform(call, steps, {"x": array, "out": target})
             return target if out is None else out
 
-        return self._start("allgather", work, x=array)
+        return self._start("allgather", work, x=x)
 
     def alltoall(self, x: Array) -> Array:
         """Part j of `x`, split along axis 0, goes to rank j; what came, joined along axis 0.

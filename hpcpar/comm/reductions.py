@@ -5,7 +5,6 @@ from math import prod
 from hpcpar.comm.allreduce import BLOCK_BYTES, Allreduce, ending, narrowed, widens
 from hpcpar.comm.arguments import check_rank, overlap, reduction, result
 from hpcpar.comm.request import Request
-from hpcpar.comm.symmetric import Symmetric
 from hpcpar.device import Array
 from hpcpar.schedule import collectives as schedules
 from hpcpar.schedule.exchange import split
@@ -71,7 +70,7 @@ class Reductions(Allreduce):
         if overlap("reduce_scatter", source, target) and self.size > 1:
             raise ValueError("reduce_scatter: x and out overlap; pass separate arrays")
         wide = op == "mean" and widens(source.dtype, op, self.size)
-        if isinstance(x, Symmetric) and x.complete and x.comm is self and not wide:
+        if self._reaches_all(x) and not wide:
             finish = ending(op, target, self.size)
             block = max(1, BLOCK_BYTES // source.itemsize)
             steps = shared_reduce_scatter(self.rank, self.size, counts, "x", block=block)

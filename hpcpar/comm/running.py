@@ -209,6 +209,10 @@ class Running:
             raise ValueError("a GPU array, on a communicator that computes on the CPU: device=cuda")
         return self._roads.messages if kind == "message" else self._roads.collectives
 
+    def _reaches_all(self, x: object) -> bool:
+        """Whether `x` is symmetric memory of these ranks, and all are on one node."""
+        return isinstance(x, Symmetric) and x.comm is self and x.complete
+
     def _segment(self, array: Array) -> int:
         """Elements in one message."""
         return max(1, SEGMENT_BYTES // array.dtype.itemsize)

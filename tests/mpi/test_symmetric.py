@@ -131,6 +131,24 @@ def test_planned_bytes_are_counted(comm):
     assert comm.ledger["allreduce"].bytes - before == 2 * (comm.size - 1) * mine * 4
 
 
+def test_bcast_and_allgather_send_nothing(comm):
+    """Everybody copies from where it lies; the bytes are counted on the side that reads."""
+    count = 50_001
+    with Communicator(comm.mpi, device="cpu", timeout=20) as other:
+        s = other.symmetric(count)
+        s.local[...] = other.rank
+        before = other.ledger["allgather"].bytes  # what making the array took
+        joined = other.allgather(s)
+        assert np.array_equal(joined, np.repeat(np.arange(other.size), count))
+        headers = 128 * (other.size - 1)
+        moved = other.ledger["allgather"].bytes - before
+        assert moved == headers + 4 * count * (other.size - 1)
+        last = other.size - 1
+        other.bcast(s, root=last)
+        assert (s.local == last).all()
+        assert other.ledger["bcast"].bytes == (0 if other.rank == last else 4 * count)
+
+
 def test_one_shot_and_two_phases_agree(comm, monkeypatch):
     values = np.random.default_rng(5).standard_normal((comm.size, 20_000))
     results = []

@@ -5,88 +5,12 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from recorded import WORLD, Ranks, four
 
-from hpcpar.comm.flight.layout import COLLECTIVE, MESSAGE
-from hpcpar.comm.flight.recorder import Recorder
-from hpcpar.comm.flight.rows import Row, from_json, make_row, missing_row, to_json
+from hpcpar.comm.flight.rows import missing_row
 from hpcpar.comm.flight.table import table
 from hpcpar.comm.flight.verdict import verdict
-from hpcpar.comm.flight.words import rank_names, seconds_text, size_text
-
-WORLD = 1
-SECOND = 10**9
-
-
-class Rank:
-    """A rank that records calls, and where it stands in the end."""
-
-    def __init__(self, rank: int, size: int) -> None:
-        self.recorder = Recorder(None, rank, size, {"host": f"node{rank // 4}"})
-        self.slots = {WORLD: self.recorder.open_group(WORLD, range(size), rank, 60, 1)}
-        self.state, self.where, self.inside = "running", "", ""
-
-    def join(self, group: int, members: list[int]) -> None:
-        number = members.index(self.recorder.rank)
-        self.slots[group] = self.recorder.open_group(group, members, number, 60, 1)
-
-    def enter(
-        self,
-        name: str,
-        number: int,
-        line: int = 141,
-        peer: int = -1,
-        group: int = WORLD,
-        size: int = 0,
-    ) -> int:
-        kind = MESSAGE if name in ("send", "recv", "sendrecv") else COLLECTIVE
-        slot, operation = self.slots[group] + kind, self.recorder.operation(name)
-        return self.recorder.begin(slot, operation, number, size, peer, self._site(line))
-
-    def do(self, *call, **options) -> None:
-        self.recorder.end(self.enter(*call, **options))
-
-    def start(self, name: str, number: int) -> None:
-        slot, operation = self.slots[WORLD] + COLLECTIVE, self.recorder.operation(name)
-        self.recorder.start(slot, operation, number, 0, -1, self._site(140))
-
-    def compute(self, where: str = "/home/me/data.py:33", inside: str = "") -> None:
-        self.where, self.inside = where, inside
-
-    def row(self) -> Row:
-        said = self.recorder.snapshot()
-        row = make_row(said, said.activity + 12 * SECOND, self.state, self.where, self.inside)
-        return replace(from_json(to_json(row)), pid=4711)
-
-    def _site(self, line: int) -> int:
-        code = compile("\n" * (line - 1) + "frame = get(0)", "/home/me/train.py", "exec")
-        scope = {"get": __import__("sys")._getframe}
-        exec(code, scope)
-        return self.recorder.site(scope["frame"])
-
-
-class Ranks(list):
-    def __init__(self, size: int) -> None:
-        super().__init__(Rank(rank, size) for rank in range(size))
-
-    def enter(self, name: str, number: int, but: tuple = (), **options) -> None:
-        """All enter a collective and stay there, but for some."""
-        for rank, it in enumerate(self):
-            if rank not in but:
-                it.enter(name, number, **options)
-
-    def rows(self) -> list[Row]:
-        return [rank.row() for rank in self]
-
-    def told(self) -> str:
-        return verdict(self.rows())
-
-
-def four() -> Ranks:
-    """Four ranks that have done 117 calls."""
-    ranks = Ranks(4)
-    for rank in ranks:
-        rank.do("bcast", 117, line=130, peer=0)
-    return ranks
+from hpcpar.comm.flight.words import rank_names
 
 
 def test_a_rank_that_receives_instead():
@@ -369,41 +293,3 @@ def test_whatever_ranks_do_there_is_one_sentence(fates, random):
     if "wait" in fates and "other" not in fates:
         absent = [r for r, fate in enumerate(fates) if fate in ("compute", "recv", "dead")]
         assert (f"{rank_names(absent)} never entered allreduce #1 " in told) == bool(absent)
-
-
-def test_the_table_of_a_few():
-    ranks = four()
-    ranks.enter("allreduce", 118, but=(2, 3), size=4096)
-    ranks[3].enter("recv", 1, line=150, peer=2, size=8)
-    ranks[2].compute("/home/me/data.py:33", "/usr/lib/python3.11/zipfile.py:7")
-    assert table([*ranks.rows(), missing_row(4)]).splitlines() == [
-        "rank  host   state    call                    for   at                    before",
-        "0     node0  waits    allreduce #118, 4.1 KB  12 s  train.py:141          bcast #117",
-        "1     node0  waits    allreduce #118, 4.1 KB  12 s  train.py:141          bcast #117",
-        "2     node0  outside                          12 s  …:33 in zipfile.py:7  bcast #117",
-        "3     node0  waits    recv from 2, 8 B        12 s  train.py:150          bcast #117",
-        "4     ?      missing",
-    ]
-
-
-def test_the_table_of_many_has_a_line_for_those_that_do_the_same():
-    ranks = Ranks(128)
-    ranks.enter("allreduce", 118, but=(3,))
-    ranks[3].enter("recv", 1, peer=2)
-    lines = table(ranks.rows()).splitlines()
-    assert [line.split()[0] for line in lines] == ["rank", "0-2,4-127", "3"]
-    assert "32 hosts" in lines[1] and "node0" in lines[2]
-
-
-def test_words():
-    assert rank_names([3]) == "rank 3"
-    assert rank_names([5, 0]) == "ranks 0 and 5"
-    assert rank_names([0, 1, 2, 5, 7]) == "ranks 0-2, 5 and 7"
-    assert rank_names(range(0, 40, 2)) == "ranks 0, 2, 4, 6 and 16 more"
-    assert [seconds_text(s) for s in (0.31, 12.4, 700, 9000)] == [
-        "0.3 s",
-        "12 s",
-        "12 min",
-        "2.5 h",
-    ]
-    assert [size_text(n) for n in (0, 999, 1000, 67_108_864)] == ["0 B", "999 B", "1.0 KB", "67 MB"]
