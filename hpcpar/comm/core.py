@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Self, cast
 import numpy as np
 from mpi4py import MPI
 
+from hpcpar.comm.arrival import await_all
 from hpcpar.comm.ending import end_uncaught_hangs
 from hpcpar.comm.engine import Engine
 from hpcpar.comm.flight import open_flight
@@ -18,10 +19,10 @@ from hpcpar.comm.place import find_place
 from hpcpar.comm.progress import start_progress
 from hpcpar.comm.remote import find_reach
 from hpcpar.comm.request import Call, Numbers, Work
-from hpcpar.comm.running import Running
+from hpcpar.comm.running import SEGMENT_BYTES, Running
 from hpcpar.comm.selection import Selection, find_selection
 from hpcpar.comm.small import SmallAllreduce, SmallSwap
-from hpcpar.comm.transports.mpi import HostTransport
+from hpcpar.comm.transports.mpi import HostTransport, MessageTransport
 from hpcpar.comm.transports.roads import BACKENDS, Roads, open_roads
 from hpcpar.device import Device
 from hpcpar.errors import HangError, UserError
@@ -53,10 +54,11 @@ class Core(Running):
             raise ValueError(f"backend is {backend!r}; it must be one of {', '.join(BACKENDS)}")
         if not timeout > 0:
             raise ValueError(f"timeout is {timeout!r}; it must be a number of seconds above 0")
+        await_all(mpi_comm, timeout)
         self._place = find_place(mpi_comm)
         self.device = self._find_device(mpi_comm, device, backend, bool(check))
         self._backend, self.check, self.timeout = backend, check, timeout
-        self._host = HostTransport()
+        self._host, self._mail = HostTransport(), MessageTransport(SEGMENT_BYTES)
         self._roads = self._open_roads(mpi_comm)
         end_uncaught_hangs()
         engine = Engine(timeout, self._place.crowded)
@@ -158,15 +160,18 @@ class Core(Running):
             raise ValueError(f"split: color is {color!r}; it must be None or a number from 0")
         if not isinstance(key, int | np.integer):
             raise ValueError(f"split: key is {key!r}; it must be a number")
-        self._compare("split")
-        chosen = MPI.UNDEFINED if color is None else color
-        part = self.mpi.Split(chosen, key)
+        self._start("split", self._meet).wait()  # MPI's own calls have no limit
+        return self._split(MPI.UNDEFINED if color is None else int(color), int(key))
+
+    def _split(self, color: int, key: int) -> Self | None:
+        part = self.mpi.Split(color, key)
         if part == MPI.COMM_NULL:
             return None
         child = type(self).__new__(type(self))
         child.device, child._backend = self.device, self._backend
         child.check, child.timeout = self.check, self.timeout
-        child._host, child._place = self._host, find_place(part)
+        child._host, child._mail = self._host, self._mail
+        child._place = find_place(part)
         child._roads = self._roads
         if self._nccl is not None:  # those of NCCL are for its ranks alone
             child._roads = child._open_roads(part)
@@ -198,7 +203,7 @@ class Core(Running):
             except Exception as error:
                 failure = error
         try:
-            self._start("close", self._meet, tag=self._tags).wait()
+            self._start("close", self._part, tag=self._tags).wait()
         except HangError:
             self._closed = True
             raise
@@ -209,11 +214,13 @@ class Core(Running):
         if failure is not None:
             raise failure
 
-    def _meet(self, call: Call) -> Work:
-        """A barrier apart from the collectives: where one of them hangs, its messages are left."""
+    def _meet(self, call: Call, channel: MPI.Comm | None = None) -> Work:
         tokens = {"x": np.zeros(self.size.bit_length() + 1, np.uint8)}
-        steps = barrier(self.rank, self.size)
-        yield from self._perform(call, steps, tokens, channel=self._message)
+        yield from self._perform(call, barrier(self.rank, self.size), tokens, channel=channel)
+
+    def _part(self, call: Call) -> Work:
+        """A barrier apart from the collectives: where one of them hangs, its messages are left."""
+        return self._meet(call, self._message)
 
     def _free(self) -> None:
         self._flight.close()

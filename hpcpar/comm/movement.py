@@ -102,7 +102,7 @@ class Movement(Core):
         def work(call: Call) -> Work:
             steps = schedules.bcast(self.rank, self.size, HEADER, root)
             yield from self._perform(call, steps, {"x": header})
-            dtype, shape, gpu = unpack(header)
+            dtype, shape, gpu, _ = unpack(header)
             rows = [len(run) for run in split(shape[0], self.size)]
             xp = self.device.xp if gpu else np
             part = xp.empty((rows[self.rank], *shape[1:]), np.dtype(dtype))
@@ -122,25 +122,31 @@ class Movement(Core):
     def iallgather(self, x: Array, out: Array | None = None) -> Request:
         """`allgather`, only started."""
         array = self._operand("allgather", "x", x)
-        mine = pack(array)
+        target, room = None, -1
+        if out is not None and array.ndim:
+            room = (*self._operand("allgather", "out", out).shape, 0)[0]
+            target = result("allgather", array, (room, *array.shape[1:]), out)
+            if self.size > 1:
+                overlap("allgather", array, target)
+        mine = pack(array, room)
 
         def work(call: Call) -> Work:
             headers = yield from self._headers(call, mine)
             rows = joined("allgather", headers)
             counts = _counts(rows, array)
-            target = result("allgather", array, (sum(rows), *array.shape[1:]), out)
-            if self.size > 1:
-                overlap("allgather", array, target)
+            landing = target
+            if landing is None:
+                landing = result("allgather", array, (sum(rows), *array.shape[1:]), None)
             segment = self._segment(array)
             if self._reaches_all(x):
                 steps = shared_allgather(self.rank, self.size, counts)
-                yield from self._perform(call, steps, {"x": x, "out": target})
+                yield from self._perform(call, steps, {"x": x, "out": landing})
             else:
                 steps = schedules.allgather(
                     self.rank, self.size, counts, segment=segment, nodes=self.node_map
                 )
-                yield from self._perform(call, steps, {"x": array, "out": target})
-            return target if out is None else out
+                yield from self._perform(call, steps, {"x": array, "out": landing})
+            return landing if out is None else out
 
         return self._start("allgather", work, x=x)
 

@@ -4,6 +4,7 @@ First it is compiled (what does not depend on the arrays), then bound to arrays 
 views), then run. What is under way is tested, never waited for: a run yields instead.
 """
 
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -35,6 +36,7 @@ from hpcpar.schedule.steps import (
 __all__ = ["Bound", "Program", "Programs", "Scratch", "divide", "perform", "wide_dtype"]
 
 SEND, RECV, COMPUTE, MEET = range(4)
+_DISCORD = b"\xff" * 4  # the token of ranks that have heard two
 WIDE = "wide"  # the buffer of partial sums that never travel
 
 # kind, step numbers of the transfers to wait for, peer, what is sent, received or done, and bytes
@@ -52,6 +54,7 @@ class Program:
     extents: Mapping[str, int]  # elements of each own buffer
     travels: frozenset[str]  # buffers that are sent from, or received into
     shared: frozenset[str]  # buffers of which peers' are touched
+    written: frozenset[str]  # those of them that peers write: the same ones on all ranks
 
     @classmethod
     def compile(cls, steps: Sequence[Step]) -> "Program":
@@ -61,6 +64,7 @@ class Program:
             extents(steps),
             frozenset(step.span.buffer for step in steps if isinstance(step, Send | Recv)),
             frozenset(span.buffer for step in steps for span in _foreign(step)),
+            frozenset(span.buffer for step in steps for span in writes(step) if span.rank != OWN),
         )
 
 
@@ -106,7 +110,7 @@ class Scratch:
 class Bound:
     """A program with its arrays: ready to be performed, as often as the arrays stay."""
 
-    __slots__ = ("borrowed", "instructions", "program")
+    __slots__ = ("borrowed", "instructions", "program", "token")
 
     def __init__(
         self,
@@ -116,14 +120,19 @@ class Bound:
         transport: Transport,
         scratch: Scratch,
         peers: Peers | None = None,
+        places: Sequence[str] = (),
     ) -> None:
         """`buffers` are flat, of one dtype; those that are missing are scratch.
 
         `op` is the name of a ufunc. Sums of 16-bit floating-point numbers are added in float32.
+        `places` says which memory the ranks share: where they meet, all have to say the same.
         """
         like = next(iter(buffers.values()))
         wide = wide_dtype(like.dtype)
-        self.program = program
+        self.program, self.token = program, bytes(4)
+        if places:
+            agreed = op, like.dtype.name, sorted(program.written), places
+            self.token = zlib.crc32(repr(agreed).encode()).to_bytes(4)
         self.borrowed = {
             name: scratch.take(like, count, wide if name == WIDE else like.dtype)
             for name, count in program.extents.items()
@@ -206,7 +215,7 @@ def perform(
             mark = transport.end()
             while not transport.ended(mark):
                 yield
-            yield from meet(call, channel)
+            yield from meet(call, channel, bound.token)
             call.pending = partial(_peers, transport.test, tickets)
         else:
             start = transport.send if kind == SEND else transport.receive
@@ -225,18 +234,20 @@ def perform(
         yield
 
 
-def meet(call: Call, channel: MPI.Comm) -> Work:
+def meet(call: Call, channel: MPI.Comm, token: bytes) -> Work:
     """Nobody's ends before everybody's has begun: dissemination (Hensgen, Finkel and Manber 1988).
 
-    The messages are empty. That a message has come also means that its sender's writes to shared
-    memory are seen: MPI's own shared-memory transport rests on the same order.
+    That a message has come also means that its sender's writes to shared memory are seen: MPI's
+    own shared-memory transport rests on the same order. Raises ValueError on every rank where one
+    comes with another token: what was heard is passed on before it is told.
     """
     rank, size = channel.Get_rank(), channel.Get_size()
-    distance = 1
+    landing, stranger, distance = bytearray(len(token)), -1, 1
     while distance < size:
         source, to = (rank - distance) % size, (rank + distance) % size
-        arriving = channel.Irecv((None, 0, MPI.BYTE), source, call.tag)
-        leaving = channel.Isend((None, 0, MPI.BYTE), to, call.tag)
+        arriving = channel.Irecv((landing, MPI.BYTE), source, call.tag)
+        said = token if stranger < 0 else _DISCORD
+        leaving = channel.Isend((said, MPI.BYTE), to, call.tag)
         call.pending = partial(tuple, (source,))
         while not arriving.Test():
             yield
@@ -244,7 +255,14 @@ def meet(call: Call, channel: MPI.Comm) -> Work:
             yield
         call.finished += 1
         call.messages += 1
+        if landing != token and stranger < 0:
+            stranger = source
         distance *= 2
+    if stranger >= 0:
+        raise ValueError(
+            f"{call}: the ranks' calls do not fit together: op, dtype, or which symmetric arrays, "
+            "and which parts of them, are given (Communicator(check=True) says who differs)"
+        )
 
 
 def _foreign(step: Step) -> list[Span]:

@@ -13,7 +13,7 @@ from hpcpar.comm.ledger import Ledger
 from hpcpar.comm.perform import Bound, Peers, Programs, Scratch, perform
 from hpcpar.comm.request import Call, Numbers, Request, Work
 from hpcpar.comm.symmetric import Symmetric, local
-from hpcpar.comm.transports.mpi import HostTransport
+from hpcpar.comm.transports.mpi import HostTransport, MessageTransport
 from hpcpar.comm.transports.roads import Roads
 from hpcpar.comm.transports.transport import Transport
 from hpcpar.device import Array
@@ -40,6 +40,7 @@ class Running:
     _flight: Flight
     _guard: Guard | None
     _host: HostTransport
+    _mail: MessageTransport
     _numbers: dict[str, Numbers]
     _programs: Programs
     _reach: tuple[int, ...] | None  # process ids, where all ranks reach each other's memory
@@ -183,7 +184,12 @@ class Running:
             for name, array in arrays.items()
             if isinstance(array, Symmetric) and name in program.shared
         }
-        bound = Bound(program, flats, ufunc, transport, self._scratch, peers)
+        places = [
+            f"{name}: {len(flats[name])} of {array.place}"
+            for name, array in arrays.items()
+            if isinstance(array, Symmetric) and (name == "x" or name in program.written)
+        ]
+        bound = Bound(program, flats, ufunc, transport, self._scratch, peers, places)
         if keep:
             if len(owners[0].bindings) >= BINDINGS:
                 owners[0].bindings.clear()
@@ -204,7 +210,7 @@ class Running:
     def _transport(self, array: Array, kind: str = "collective") -> Transport:
         """The way for this kind of array, and of call."""
         if type(array).__module__.partition(".")[0] != "cupy":
-            return self._host
+            return self._mail if kind == "message" else self._host
         if self._roads is None:
             raise ValueError("a GPU array, on a communicator that computes on the CPU: device=cuda")
         return self._roads.messages if kind == "message" else self._roads.collectives

@@ -1,4 +1,8 @@
-"""Schedules of messages between two ranks, in pieces; an empty message is one all the same."""
+"""Schedules of messages between two ranks, in pieces.
+
+All but the last are full, and the last is not: after a multiple of the segment it is empty. So no
+message's pieces are the beginning of a longer one's, and a receiver knows when it got another.
+"""
 
 from functools import lru_cache
 
@@ -13,14 +17,14 @@ remember = lru_cache(maxsize=256)
 
 @remember
 def send(to: int, count: int, segment: int = SEGMENT) -> Steps:
-    """Send "x" to one rank; the other side is `receive`. An empty message is one all the same."""
-    return pieces(Send, to, "x", range(count), segment) or (Send(to, Span("x", 0, 0)),)
+    """Send "x" to one rank; the other side is `receive`."""
+    return _message(Send, to, "x", count, segment)
 
 
 @remember
 def receive(source: int, count: int, segment: int = SEGMENT) -> Steps:
     """Receive "out" from one rank."""
-    return pieces(Recv, source, "out", range(count), segment) or (Recv(source, Span("out", 0, 0)),)
+    return _message(Recv, source, "out", count, segment)
 
 
 @remember
@@ -43,3 +47,10 @@ def pieces(
     """Send or receive a run of a buffer, cut every `segment` elements; nothing for an empty one."""
     parts = (piece(run, i, segment) for i in range(stages((run,), segment)))
     return tuple(kind(peer, Span(buffer, part.start, part.stop)) for part in parts)
+
+
+def _message(
+    kind: type[Send] | type[Recv], peer: int, buffer: str, count: int, segment: int
+) -> Steps:
+    end = () if count % segment else (kind(peer, Span(buffer, count, count)),)
+    return pieces(kind, peer, buffer, range(count), segment) + end

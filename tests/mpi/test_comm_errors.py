@@ -159,12 +159,64 @@ def test_slow_is_not_hung(comm):
         if comm.rank == 0:
             for _ in range(8):
                 time.sleep(0.2)
-                other.send(piece, 1)
+                other._message.Send(piece, 1)  # as `send` would, if it were as slow
+            other._message.Send(piece[:0], 1)
         elif comm.rank == 1:
             start = time.monotonic()
             assert other.recv(np.zeros(8 * len(piece), np.uint8), 0).all()
             assert time.monotonic() - start > other.timeout
         comm.barrier()
+
+
+@pytest.mark.mpi(min_size=2)
+@pytest.mark.parametrize("sent", [0, 3, SEGMENT_BYTES, 3 * SEGMENT_BYTES, 3 * SEGMENT_BYTES + 1])
+@pytest.mark.parametrize("wanted", [1, 4, SEGMENT_BYTES - 1, 2 * SEGMENT_BYTES])
+def test_a_message_of_another_length(comm, sent, wanted):
+    """It is told, and nothing is written behind the array: whole segments are no exception."""
+    other = Communicator(comm.mpi, timeout=20)
+    if comm.rank == 0:
+        other.isend(np.ones(sent, np.uint8), 1)
+    elif comm.rank == 1:
+        memory = np.zeros(wanted + 4 * SEGMENT_BYTES, np.uint8)
+        with pytest.raises(ValueError, match=r"rank 0 sent \d+ bytes where \d+ bytes were"):
+            other.recv(memory[:wanted], 0)
+        assert not memory[wanted:].any()
+    comm.barrier()  # `other` is left: messages may be, too
+
+
+@pytest.mark.mpi(min_size=2)
+def test_split_waits_no_longer_than_anything_else(comm):
+    other = Communicator(comm.mpi, timeout=0.3)
+    absent = comm.size - 1
+    if comm.rank != absent:
+        with pytest.raises(HangError, match=f"rank {absent} never entered split #1"):
+            other.split(0)
+    comm.barrier()
+    end(other)
+
+
+@pytest.mark.mpi(min_size=2)
+@pytest.mark.parametrize("absent", [0, -1])
+def test_making_a_communicator_waits_no_longer_than_anything_else(comm, absent):
+    absent %= comm.size
+    twin = comm.mpi.Dup()
+    if comm.rank != absent:
+        start = time.monotonic()
+        words = rf"0.3 s at {re.escape(__file__)}:\d+ to make .*: rank {absent} has not come"
+        with pytest.raises(HangError, match=words):
+            Communicator(twin, timeout=0.3)
+        assert 0.2 < time.monotonic() - start < 10
+    comm.barrier()  # `twin` is left: messages may be, too
+
+
+@pytest.mark.mpi(min_size=2)
+def test_allgather_into_something_too_small_on_one_rank(unchecked):
+    """The same sentence on every rank, before anything has moved."""
+    out = np.zeros((unchecked.size - (unchecked.rank == 1), 3))
+    words = f"out of rank 1 has {unchecked.size - 1} rows, the result has {unchecked.size}"
+    with pytest.raises(ValueError, match=words):
+        unchecked.allgather(np.ones((1, 3)), out)
+    unchecked.barrier()
 
 
 def test_agree(comm):

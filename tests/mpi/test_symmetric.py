@@ -161,6 +161,24 @@ def test_one_shot_and_two_phases_agree(comm, monkeypatch):
     assert results[0] == results[1]
 
 
+@pytest.mark.mpi(min_size=2)
+@pytest.mark.parametrize("kind", ["array", "part", "in place", "op"])
+def test_other_arrays_on_one_rank(comm, kind):
+    """Told to all before anything is read: no wrong number, also where nothing is compared."""
+    with Communicator(comm.mpi, device="cpu", timeout=20) as other:
+        one, two = other.symmetric(20_000), other.symmetric(20_000)
+        x, out, op = one, one, "sum"
+        if other.rank == other.size - 1:
+            x = two if kind == "array" else one
+            x = one[1:] if kind == "part" else x
+            out, op = two if kind == "in place" else x, "max" if kind == "op" else op
+        elif kind == "part":
+            x = out = one[:-1]
+        with pytest.raises(ValueError, match="the ranks' calls do not fit together"):
+            other.allreduce(x, op, out)
+        assert other.allreduce(np.ones(1))[0] == other.size
+
+
 @pytest.mark.parametrize(
     ("shape", "dtype", "kind", "words"),
     [
