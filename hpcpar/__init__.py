@@ -14,24 +14,36 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from hpcpar.comm import Communicator
     from hpcpar.errors import HangError, MismatchError, UserError
+    from hpcpar.linalg import DistributedMatrix, distribute, explain, matmul
+    from hpcpar.mesh import Mesh
     from hpcpar.tree import TreeSum
 
 __version__ = "0.1.0"
 __all__ = [
     "Communicator",
+    "DistributedMatrix",
     "HangError",
+    "Mesh",
     "MismatchError",
     "TreeSum",
     "UserError",
     "__version__",
+    "distribute",
+    "explain",
+    "matmul",
 ]
 
 _HOME = {
     "Communicator": "hpcpar.comm",
+    "DistributedMatrix": "hpcpar.linalg",
     "HangError": "hpcpar.errors",
+    "Mesh": "hpcpar.mesh",
     "MismatchError": "hpcpar.errors",
     "TreeSum": "hpcpar.tree",
     "UserError": "hpcpar.errors",
+    "distribute": "hpcpar.linalg",
+    "explain": "hpcpar.linalg",
+    "matmul": "hpcpar.linalg",
 }
 
 

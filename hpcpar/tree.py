@@ -29,7 +29,53 @@ from hpcpar.schedule.tree import Node, deal, subtrees, tree_allreduce
 if TYPE_CHECKING:
     from hpcpar.comm import Communicator
 
-__all__ = ["TreeSum"]
+__all__ = ["Subtotals", "TreeSum"]
+
+
+class Subtotals:
+    """The complete subtrees of one run of leaves, added up as the leaves come.
+
+    Args:
+        leaves: of the whole tree.
+        like: an array of the leaves' shape, dtype and device; its values are not read.
+    """
+
+    def __init__(self, leaves: int, like: Array) -> None:
+        self.leaves = leaves
+        self._xp, self._shape, self._dtype = namespace(like), like.shape, like.dtype
+        self._sums: dict[Node, Array] = {}  # as large as they have grown
+        self._free: list[Array] = []
+
+    def buffer(self) -> Array:
+        """An array to compute a leaf in."""
+        return self._free.pop() if self._free else self._xp.empty(self._shape, self._dtype)
+
+    def free(self, *arrays: Array) -> None:
+        """Arrays that can be used again."""
+        self._free += arrays
+
+    def add(self, leaf: int, array: Array) -> None:
+        """Put a leaf in its place, and add up every pair of siblings it completes.
+
+        The array is written: it belongs to the sum from now on.
+        """
+        node = Node(0, leaf)
+        while (width := 1 << node.level) < self.leaves:
+            left, right = node.index & ~1, node.index | 1
+            if right * width < self.leaves:  # the sibling exists: wait for it, or add it
+                sibling = self._sums.pop(Node(node.level, node.index ^ 1), None)
+                if sibling is None:
+                    break
+                first, second = (array, sibling) if node.index == left else (sibling, array)
+                self._xp.add(first, second, out=first)
+                self._free.append(second)
+                array = first
+            node = Node(node.level + 1, node.index // 2)
+        self._sums[node] = array
+
+    def take(self, run: range) -> list[Array]:
+        """The roots of a run of which all leaves were added, left to right; they are forgotten."""
+        return [self._sums.pop(node) for node in subtrees(run.start, run.stop, self.leaves)]
 
 
 class TreeSum:
@@ -60,8 +106,7 @@ class TreeSum:
         self.leaves = leaves
         self.runs = deal(leaves, comm.size)
         self._missing = set(self.mine)
-        self._sums: dict[Node, Array] = {}  # complete subtrees, as large as they have grown
-        self._free: list[Array] = []
+        self._sums = Subtotals(leaves, template)
         self._lent: dict[int, Array] = {}  # buffers handed out by buffer(), by id
 
     @property
@@ -71,7 +116,7 @@ class TreeSum:
 
     def buffer(self) -> Array:
         """An array to compute a leaf in; `add` then takes it as it is, without a copy."""
-        array = self._take()
+        array = self._sums.buffer()
         self._lent[id(array)] = array
         return array
 
@@ -95,10 +140,10 @@ class TreeSum:
                     f"leaf {leaf} is {given.dtype}{list(given.shape)}, "
                     f"the sum is {self._dtype}{list(self._shape)}"
                 )
-            own = self._take()
+            own = self._sums.buffer()
             own[...] = given
         self._missing.remove(leaf)
-        self._grow(Node(0, leaf), own)
+        self._sums.add(leaf, own)
 
     def reduce(self, out: object | None = None) -> Array:
         """The sum of all leaves, on every rank; the object is then empty, ready for the next sum.
@@ -116,13 +161,11 @@ class TreeSum:
                 f"out is {result.dtype}{list(result.shape)}, "
                 f"the sum is {self._dtype}{list(self._shape)}"
             )
-        roots = [
-            self._sums.pop(node) for node in subtrees(self.mine.start, self.mine.stop, self.leaves)
-        ]
+        roots = self._sums.take(self.mine)
         buffers = {f"root{i}": root.reshape(-1) for i, root in enumerate(roots)}
         buffers["out"] = result.reshape(-1)
         self.comm.run(self._schedule(), buffers, name="tree_sum")
-        self._free += roots
+        self._sums.free(*roots)
         self._missing = set(self.mine)
         return result
 
@@ -131,21 +174,3 @@ class TreeSum:
         return tree_allreduce(
             self.comm.rank, self.comm.size, count, self.runs, self.leaves, nodes=self.comm.node_map
         )
-
-    def _grow(self, node: Node, array: Array) -> None:
-        """Put a complete subtree in its place, and add up every pair of siblings it completes."""
-        while (width := 1 << node.level) < self.leaves:
-            left, right = node.index & ~1, node.index | 1
-            if right * width < self.leaves:  # the sibling exists: wait for it, or add it
-                sibling = self._sums.pop(Node(node.level, node.index ^ 1), None)
-                if sibling is None:
-                    break
-                first, second = (array, sibling) if node.index == left else (sibling, array)
-                self._xp.add(first, second, out=first)
-                self._free.append(second)
-                array = first
-            node = Node(node.level + 1, node.index // 2)
-        self._sums[node] = array
-
-    def _take(self) -> Array:
-        return self._free.pop() if self._free else self._xp.empty(self._shape, self._dtype)

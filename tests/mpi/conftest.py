@@ -1,8 +1,9 @@
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from hpcpar.comm import Communicator
+from hpcpar.comm import Communicator, agree
 
 
 @pytest.fixture(scope="session")
@@ -17,3 +18,11 @@ def unchecked() -> Iterator[Communicator]:
     """For tests of what happens without the comparison."""
     with Communicator(timeout=20) as communicator:
         yield communicator
+
+
+@pytest.fixture
+def shared_path(comm: Communicator, tmp_path: Path) -> Iterator[Path]:
+    """An empty folder, the same on all ranks."""
+    told = agree(comm, str(tmp_path) if comm.rank == 0 else None)
+    yield Path(told[0] or "")
+    comm.barrier()

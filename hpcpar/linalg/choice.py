@@ -1,0 +1,110 @@
+"""The grids that a product of two given matrices can take, each with its cost."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from hpcpar.linalg.cost import Cost, Problem, price
+from hpcpar.linalg.grids import Plan, candidates
+from hpcpar.linalg.layout import Grid, cut, length
+from hpcpar.linalg.machine import measure_machine
+from hpcpar.linalg.matrix import DistributedMatrix
+from hpcpar.linalg.move import moved, parts_of, sources
+
+if TYPE_CHECKING:
+    from hpcpar.linalg.machine import Machine
+
+__all__ = ["Report", "candidate_costs", "predicted_bytes"]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a product took on this rank.
+
+    Attributes: cost, as it was predicted; seconds; bytes that came or went, by the ledger.
+    """
+
+    cost: Cost
+    seconds: float
+    bytes: int
+
+
+def candidate_costs(
+    A: DistributedMatrix,
+    B: DistributedMatrix,
+    problem: Problem,
+    algorithm: str = "auto",
+    grid: Grid | None = None,
+) -> list[Cost]:
+    """Every grid of an algorithm with its cost, or the one that is given. Collective."""
+    if grid is not None:
+        grids = [_checked(grid, problem.ranks)]
+    else:
+        grids = list(candidates(problem.shape, problem.ranks, algorithm))
+    shared = A.reachable and B.reachable
+    machine = measure_machine(A.comm, A.dtype, shared)
+    whole = _whole(A), _whole(B)
+    plans = [Plan(problem.shape, grid, problem.tiles, whole) for grid in grids]
+    rough = sorted((price(problem, plan, machine) for plan in plans), key=lambda c: c.seconds)
+    # To redistribute is looked at where it can still change the choice.
+    return [_with_moves(A, B, problem, cost, machine) for cost in rough[:24]]
+
+
+def predicted_bytes(A: DistributedMatrix, B: DistributedMatrix, plan: Plan, rank: int) -> int:
+    """Bytes that a product on this grid brings to a rank, with the operands where they are."""
+    item, wide = A.dtype.itemsize, max(A.dtype.itemsize, 4)
+    of_c = plan.received(rank)[2] * wide
+    if A.reachable and B.reachable:
+        rows, columns, depth = (cut(part) for part in plan.work(rank))
+        if not rows or not columns:
+            return of_c
+        return of_c + item * (_read(A, rank, (rows, depth)) + _read(B, rank, (depth, columns)))
+    size = of_c + item * sum(plan.received(rank)[:2])
+    for matrix, layout, whole in ((A, plan.a, plan.whole[0]), (B, plan.b, plan.whole[1])):
+        wanted = layout.runs(matrix.shape, rank)
+        if not whole and any(
+            matrix.runs(other) != layout.runs(matrix.shape, other)
+            for other in range(matrix.comm.size)
+        ):
+            size += item * moved(matrix, matrix.comm.size, rank, wanted)
+    return size
+
+
+def _read(matrix: DistributedMatrix, rank: int, wanted: tuple) -> int:
+    """Words of the wanted rows and columns that lie on other ranks."""
+    words = 0
+    for owner in sources(matrix, matrix.comm.size, rank):
+        if owner != rank:
+            down, across = parts_of(matrix.runs(owner), wanted)
+            words += length(tuple(p[0] for p in down)) * length(tuple(p[0] for p in across))
+    return words
+
+
+def _with_moves(
+    A: DistributedMatrix, B: DistributedMatrix, problem: Problem, cost: Cost, machine: "Machine"
+) -> Cost:
+    plan, size = cost.plan, A.comm.size
+    most = 0
+    for rank in {0, plan.ranks - 1, size - 1}:
+        came = 0
+        for matrix, layout, whole in ((A, plan.a, plan.whole[0]), (B, plan.b, plan.whole[1])):
+            if not whole and matrix.runs(rank) != layout.runs(matrix.shape, rank):
+                came += moved(matrix, size, rank, layout.runs(matrix.shape, rank))
+        most = max(most, came)
+    return price(problem, plan, machine, most) if most else cost
+
+
+def _whole(matrix: DistributedMatrix) -> bool:
+    """Whether every rank has all of it."""
+    everything = cut(range(matrix.shape[0])), cut(range(matrix.shape[1]))
+    return all(matrix.runs(rank) == everything for rank in range(matrix.comm.size))
+
+
+def _checked(grid: Grid, ranks: int) -> Grid:
+    if len(grid) != 3 or not all(isinstance(p, int | np.integer) and p >= 1 for p in grid):
+        raise ValueError(f"matmul: grid is {grid!r}; it is three numbers of ranks from 1")
+    p, q, r = (int(size) for size in grid)
+    if p * q * r > ranks:
+        raise ValueError(f"matmul: a grid of {p} x {q} x {r} takes more than the {ranks} ranks")
+    return p, q, r

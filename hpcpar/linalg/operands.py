@@ -1,0 +1,187 @@
+"""How a rank comes to the panels of an operand: it reads them in place, or they are sent.
+
+A panel is a part of what the rank multiplies: some columns of its rows of A, or some rows of its
+columns of B.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from hpcpar.device import Array, namespace
+from hpcpar.linalg.layout import Runs, cut
+from hpcpar.linalg.move import Part, parts_of, sources
+from hpcpar.schedule.steps import Recv, Send, Span, Step
+
+if TYPE_CHECKING:
+    from hpcpar.linalg.matrix import DistributedMatrix
+
+__all__ = ["InPlace", "Shares", "Whole", "cuts"]
+
+
+class InPlace:
+    """An operand that is read where it lies: a panel of one rank is a view, no copy.
+
+    Attributes: words, elements read from others so far.
+    """
+
+    def __init__(self, matrix: "DistributedMatrix") -> None:
+        self._matrix = matrix
+        comm = matrix.comm
+        self._rank = comm.rank
+        self._owners = sources(matrix, comm.size, comm.rank)
+        self._buffer: Array | None = None
+        self.words = 0
+
+    def panel(self, rows: range, columns: range) -> Array:
+        """A part of the operand."""
+        matrix, wanted = self._matrix, (cut(rows), cut(columns))
+        pieces: list[tuple[int, list[Part], list[Part]]] = []
+        for owner in self._owners:
+            down, across = parts_of(matrix.runs(owner), wanted)
+            if down and across:
+                pieces.append((owner, down, across))
+                if owner != self._rank:
+                    self.words += _extent(down) * _extent(across)
+        if len(pieces) == 1 and len(pieces[0][1]) == len(pieces[0][2]) == 1:
+            owner, ((height, r, _),), ((width, c, _),) = pieces[0]
+            view = matrix.block(owner)[r : r + len(height), c : c + len(width)]
+        else:
+            view = self._assemble(pieces, len(rows), len(columns))
+        return namespace(view).conj(view) if matrix.conjugated else view
+
+    def _assemble(
+        self, pieces: Sequence[tuple[int, list[Part], list[Part]]], height: int, width: int
+    ) -> Array:
+        """The pieces put together, in memory that the next panel uses again."""
+        mine = self._matrix.block(self._rank)
+        count = height * width
+        if self._buffer is None or len(self._buffer) < count:
+            self._buffer = namespace(mine).empty(count, mine.dtype)
+        landing = self._buffer[:count].reshape(height, width)
+        for owner, down, across in pieces:
+            block = self._matrix.block(owner)
+            for run, r, at in down:
+                for part, c, there in across:
+                    landing[at : at + len(run), there : there + len(part)] = block[
+                        r : r + len(run), c : c + len(part)
+                    ]
+        return landing
+
+
+class Shares:
+    """An operand of which the ranks of a line hold a share each, and send it to each other.
+
+    Args:
+        matrix: in the plan's own layout for this operand.
+        axis: along which it is shared: 0 its rows, 1 its columns.
+        line: the ranks that share a block.
+        takers: the ranks that need what is theirs of it: they have something to multiply.
+        name: of the buffer that panels travel in.
+    """
+
+    def __init__(
+        self,
+        matrix: "DistributedMatrix",
+        axis: int,
+        line: Sequence[int],
+        takers: Sequence[int],
+        name: str,
+    ) -> None:
+        self._matrix, self._axis, self._line, self._name = matrix, axis, line, name
+        self._rank = matrix.comm.rank
+        self._takers = [rank for rank in line if rank in takers]
+        self._rooms: dict[int, Array] = {}
+
+    def start(self, run: range, number: int) -> list[Step]:
+        """What has to be sent and received of the panel `run`, the one with this number."""
+        extent = self._matrix.block(self._rank).shape[1 - self._axis]
+        span = Span(self._name, 0, extent * len(run))
+        owner = self._owner(run)
+        if not len(span) or owner is None:
+            return []
+        self._grow(len(span), number)
+        if owner != self._rank:
+            return [Recv(owner, span)] if self._rank in self._takers else []
+        others = [other for other in self._takers if other != self._rank]
+        if others:
+            self._shaped(len(run), number)[...] = self._own(run)
+        return [Send(other, span) for other in others]
+
+    def room(self, number: int) -> Array:
+        """The memory that this panel travels in: every other one uses the same."""
+        self._grow(1, number)
+        return self._rooms[number % 2]
+
+    def panel(self, run: range, number: int) -> Array:
+        """The panel, when its messages are through."""
+        here = self._owner(run) == self._rank
+        panel = self._own(run) if here else self._shaped(len(run), number)
+        return namespace(panel).conj(panel) if self._matrix.conjugated else panel
+
+    def _shaped(self, width: int, number: int) -> Array:
+        extent = self._matrix.block(self._rank).shape[1 - self._axis]
+        shape = (extent, width) if self._axis else (width, extent)
+        return self._rooms[number % 2][: extent * width].reshape(shape)
+
+    def _own(self, run: range) -> Array:
+        held = self._held(self._rank)
+        part = slice(run.start - held.start, run.stop - held.start)
+        block = self._matrix.block(self._rank)
+        return block[:, part] if self._axis else block[part]
+
+    def _owner(self, run: range) -> int | None:
+        """This rank if it has the panel, else the one of the line that does."""
+        for rank in (self._rank, *self._line):
+            held = self._held(rank)
+            if run and held.start <= run.start and run.stop <= held.stop:
+                return rank
+        return None
+
+    def _held(self, rank: int) -> range:
+        runs = self._matrix.runs(rank)[self._axis]
+        return runs[0] if runs else range(0)
+
+    def _grow(self, count: int, number: int) -> None:
+        block = self._matrix.block(self._rank)
+        room = self._rooms.get(number % 2)
+        if room is None or len(room) < count:
+            self._rooms[number % 2] = namespace(block).empty(count, block.dtype)
+
+
+class Whole:
+    """An operand of which every rank has all: nothing travels.
+
+    Args:
+        matrix: replicated.
+        part: what the rank takes of the axis that is not cut into panels.
+        axis: along which panels are cut: 0 its rows, 1 its columns.
+    """
+
+    def __init__(self, matrix: "DistributedMatrix", part: range, axis: int) -> None:
+        self._block, self._conjugated = matrix.block(matrix.comm.rank), matrix.conjugated
+        self._part, self._axis = slice(part.start, part.stop), axis
+        self._nothing = namespace(self._block).empty(1, self._block.dtype)
+
+    def start(self, run: range, number: int) -> list[Step]:
+        """Nothing has to be sent."""
+        return []
+
+    def room(self, number: int) -> Array:
+        """Nothing travels in it."""
+        return self._nothing
+
+    def panel(self, run: range, number: int) -> Array:
+        """A part of the operand."""
+        inner = slice(run.start, run.stop)
+        panel = self._block[self._part, inner] if self._axis else self._block[inner, self._part]
+        return namespace(panel).conj(panel) if self._conjugated else panel
+
+
+def cuts(runs: Sequence[Runs], within: range) -> list[int]:
+    """Where some run begins or ends inside `within`, and its end."""
+    edges = {edge for part in runs for run in part for edge in (run.start, run.stop)}
+    return [*sorted(edge for edge in edges if within.start < edge < within.stop), within.stop]
+
+
+def _extent(parts: Sequence[Part]) -> int:
+    return sum(len(part[0]) for part in parts)

@@ -1,0 +1,235 @@
+"""The distributed product against NumPy's: any shape, layout, grid, dtype, and view."""
+
+import hashlib
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+import hpcpar
+from hpcpar.linalg import DistributedMatrix, distribute, matmul
+from hpcpar.linalg.bounds import lower_bound
+from hpcpar.linalg.choice import predicted_bytes
+from hpcpar.linalg.grids import candidates
+from hpcpar.linalg.layout import LAYOUTS
+from hpcpar.linalg.product import _Product
+
+pytestmark = pytest.mark.mpi
+
+DTYPES = ["f4", "f8", "f2", ml_dtypes.bfloat16, "c8", "c16"]
+EPSILON = {2: 2.0**-7, 4: 2.0**-22, 8: 2.0**-50, 16: 2.0**-50}
+
+
+@pytest.fixture(scope="module")
+def mesh(comm):
+    rows = 2 if comm.size % 2 == 0 else 1
+    found = hpcpar.Mesh(comm, rows=rows, columns=-1)
+    yield found
+    found.close()
+
+
+def values(random, shape, dtype):
+    x = random.uniform(-1, 1, shape)
+    if np.dtype(dtype).kind == "c":
+        x = x + 1j * random.uniform(-1, 1, shape)
+    return x.astype(dtype)
+
+
+def place(mesh, x, random, in_place=True):
+    """x somewhere on the mesh, in some layout; sometimes as a view of something else."""
+    kind = random.integers(4)
+    layout = LAYOUTS[random.integers(len(LAYOUTS))]
+    whole = x.T if kind == 1 else x.conj().T if kind == 2 else x
+    if kind == 3:
+        whole = np.pad(x, ((2, 1), (0, 3)), constant_values=np.nan)
+    here = mesh.comm.rank == 0
+    matrix = distribute(np.ascontiguousarray(whole) if here else None, mesh, layout, block=3)
+    if not in_place:
+        matrix = ordinary(matrix)
+    if kind == 3:
+        return matrix[2 : 2 + x.shape[0], : x.shape[1]]
+    return matrix.T if kind == 1 else matrix.H if kind == 2 else matrix
+
+
+def ordinary(matrix):
+    return DistributedMatrix.from_local(
+        matrix.mesh, matrix.local.copy(), matrix.shape, matrix.layout
+    )
+
+
+def check(result, expected, dtype):
+    whole = result.gather()
+    if result.comm.rank == 0:
+        error = np.abs(whole.astype("c16") - expected)
+        kind = np.dtype(dtype)
+        size = 4 if kind == np.complex64 else kind.itemsize
+        assert whole.shape == expected.shape
+        assert np.all(error <= EPSILON[size] * 30)  # values of at most 40
+
+
+def exact(a, b):
+    return a.astype("c16") @ b.astype("c16")
+
+
+@pytest.mark.parametrize("in_place", [True, False])
+@pytest.mark.parametrize("case", range(24))
+def test_against_numpy(comm, mesh, case, in_place):
+    random = np.random.default_rng([case, comm.size])
+    m, n, k = random.choice([0, 1, 2, 3, 7, 16, 33, 40], 3)
+    dtype = DTYPES[case % len(DTYPES)]
+    a, b = values(random, (m, k), dtype), values(random, (k, n), dtype)
+    A, B = place(mesh, a, random, in_place), place(mesh, b, random, in_place)
+    before = A.local.tobytes(), B.local.tobytes()
+    expected = exact(a, b)
+    check(matmul(A, B), expected, dtype)
+    for algorithm in ("data", "model", "summa", "3d"):
+        check(matmul(A, B, algorithm), expected, dtype)
+    out = place(mesh, np.full((m, n), np.nan, dtype), random, in_place)
+    out = out.conj() if out.conjugated else out
+    assert matmul(A, B, out=out) is out  # nothing of it is read
+    check(out, expected, dtype)
+    c = values(random, (m, n), dtype)
+    out = distribute(c if comm.rank == 0 else None, mesh, "cyclic", block=5)
+    matmul(A, B, out=out, alpha=-2, beta=0.5)
+    check(out, -2 * expected + 0.5 * c.astype("c16"), dtype)
+    tiles = tuple(int(t) for t in random.integers(1, 12, 3))
+    check(matmul(A, B, tiles=tiles, verify=True), expected, dtype)
+    assert before == (A.local.tobytes(), B.local.tobytes())
+
+
+@pytest.mark.parametrize("in_place", [True, False])
+@pytest.mark.parametrize("shape", [(33, 20, 47), (5, 64, 3), (2, 3, 90)])
+def test_every_grid_moves_what_was_predicted(comm, mesh, shape, in_place):
+    m, n, k = shape
+    random = np.random.default_rng(comm.size)
+    a, b = values(random, (m, k), "f4"), values(random, (k, n), "f4")
+    for layout in ("block", "rows", "replicated", "cyclic"):
+        A, B = (distribute(x if comm.rank == 0 else None, mesh, layout, block=4) for x in (a, b))
+        if not in_place:
+            A, B = ordinary(A), ordinary(B)
+        for grid in candidates((m, n, k), comm.size):
+            for tiles in (None, (8, 8, 8)):
+                C = matmul(A, B, grid=grid, tiles=tiles)
+                check(C, exact(a, b), "f4")
+                plan = C.report.cost.plan
+                assert plan.grid == grid
+                predicted = sum(predicted_bytes(A, B, plan, rank) for rank in range(comm.size))
+                measured = comm.allreduce(np.array([C.report.bytes]))[0]
+                assert measured == predicted
+
+
+def test_words_in_the_plans_own_layout(comm, mesh):
+    """Then a product moves the words of `explain`, no more, whichever way they travel."""
+    m, n, k = 48, 36, 60
+    random = np.random.default_rng(1)
+    a, b = values(random, (m, k), "f8"), values(random, (k, n), "f8")
+    for grid in candidates((m, n, k), comm.size, "3d"):
+        first = matmul(
+            *(distribute(x if comm.rank == 0 else None, mesh) for x in (a, b)), grid=grid
+        )
+        plan = first.report.cost.plan
+        A = distribute(a if comm.rank == 0 else None, mesh, plan.a)
+        B = distribute(b if comm.rank == 0 else None, mesh, plan.b)
+        for x, y in ((A, B), (ordinary(A), ordinary(B))):
+            C = matmul(x, y, grid=grid)
+            check(C, exact(a, b), "f8")
+            words = sum(sum(plan.received(rank)) for rank in range(comm.size))
+            assert comm.allreduce(np.array([C.report.bytes]))[0] == 8 * words
+            assert C.report.cost.words >= lower_bound(m, n, k, comm.size) * (1 - 1e-12)
+
+
+@pytest.mark.parametrize("dtype", ["f4", "c8", ml_dtypes.bfloat16])
+def test_tiles_give_the_same_bits_everywhere(comm, mesh, dtype):
+    """On every grid of this number of ranks, in every layout; and on one rank."""
+    random = np.random.default_rng(7)
+    a, b = values(random, (45, 70), dtype), values(random, (70, 38), dtype)
+    tiles = 16, 8, 12
+    alone = comm.split(comm.rank)
+    one = hpcpar.Mesh(alone, rows=1)
+    seen = set()
+    wanted = matmul(distribute(a, one), distribute(b, one), tiles=tiles).local.tobytes()
+    for layout in ("block", "cyclic", "columns"):
+        A = distribute(a if comm.rank == 0 else None, mesh, layout, block=5)
+        B = distribute(b.T.copy() if comm.rank == 0 else None, mesh, layout, block=5).T
+        for x, y in ((A, B), (ordinary(A), ordinary(B.T).T)):
+            for grid in candidates((45, 38, 70), comm.size):
+                whole = matmul(x, y, grid=grid, tiles=tiles).gather()
+                if comm.rank == 0:
+                    seen.add(whole.tobytes())
+    assert comm.rank or seen == {wanted}
+    digest = hashlib.sha256(wanted).digest()
+    assert (comm.allgather(np.frombuffer(digest, np.uint8)[None]) == list(digest)).all()
+    alone.close()
+
+
+def test_verify_names_the_rank(comm, mesh, monkeypatch):
+    random = np.random.default_rng(3)
+    a, b = values(random, (64, 40), "f4"), values(random, (40, 56), "f4")
+    A, B = (distribute(x if comm.rank == 0 else None, mesh) for x in (a, b))
+    matmul(A, B, verify=True)
+    guilty = comm.size - 1
+    finish = _Product._finish
+
+    def wrong(self, total, alpha):
+        finish(self, total, alpha)
+        if self.comm.rank == guilty:
+            self.result.local[0, 0] += 0.5
+
+    monkeypatch.setattr(_Product, "_finish", wrong)
+    with pytest.raises(ArithmeticError, match=f"the block of rank {guilty} is wrong: 1 rows"):
+        matmul(A, B, "data", verify=True)
+
+
+def test_memory(comm, mesh):
+    """It is kept by narrower panels; what cannot be kept is said with what is needed."""
+    random = np.random.default_rng(5)
+    a, b = values(random, (60, 50), "f4"), values(random, (50, 70), "f4")
+    A, B = (ordinary(distribute(x if comm.rank == 0 else None, mesh)) for x in (a, b))
+    C = matmul(A, B, memory="1 MB")
+    check(C, exact(a, b), "f4")
+    assert C.report.cost.extra <= 10**6
+    least = min(cost.extra for cost in hpcpar.explain(A, B, memory="1 MB", most=99).costs)
+    if comm.size > 1:
+        tight = hpcpar.explain(A, B, memory=40_000).costs[0]
+        assert tight.extra <= 40_000
+        check(matmul(A, B, memory=40_000), exact(a, b), "f4")
+    if least > 1:
+        with pytest.raises(ValueError, match=r"1 bytes a rank are too few; [\d,]+ are needed"):
+            matmul(A, B, memory=1)
+
+
+def test_explain(comm, mesh):
+    A = DistributedMatrix.empty(mesh, (64, 32))
+    B = DistributedMatrix.empty(mesh, (32, 48))
+    told = hpcpar.explain(A, B)
+    assert told.costs[0].plan == matmul(A, B).report.cost.plan
+    assert "words" in str(told) and len(str(told).splitlines()) == 2 + len(told.costs)
+
+
+def test_refused(comm, mesh):
+    A = DistributedMatrix.empty(mesh, (6, 4))
+    B = DistributedMatrix.empty(mesh, (4, 5))
+    for call, kind, words in (
+        (lambda: matmul(A, A), ValueError, "A's columns must be B's rows"),
+        (lambda: matmul(A, np.zeros((4, 5))), TypeError, "B is a ndarray"),
+        (lambda: matmul(A, DistributedMatrix.empty(mesh, (4, 5), "f8")), ValueError, "dtype"),
+        (lambda: matmul(A, B, "strassen"), ValueError, "must be one of auto"),
+        (lambda: matmul(A, B, beta=1), ValueError, "no out"),
+        (lambda: matmul(A, B, out=A), ValueError, r"out is float32\[6, 4\]"),
+        (lambda: matmul(A.T, A, out=A[:4, :4]), ValueError, "out overlaps A"),
+        (lambda: matmul(A, B, tiles=(1, 2)), ValueError, "three numbers"),
+        (lambda: matmul(A, B, tiles=(0, 2, 2)), ValueError, "three numbers"),
+        (lambda: matmul(A, B, memory="much"), ValueError, "memory is 'much'"),
+        (lambda: matmul(A, B, grid=(comm.size + 1, 1, 1)), ValueError, "takes more than"),
+        (lambda: matmul(A, B, grid=(1, 0, 1)), ValueError, "three numbers of ranks"),
+        (lambda: matmul(A, B, alpha=1j), ValueError, "alpha is 1j"),
+        (lambda: A @ 3, TypeError, "unsupported operand"),
+    ):
+        with pytest.raises(kind, match=words):
+            call()
+    alone = comm.split(comm.rank)
+    if comm.size > 1:
+        one = hpcpar.Mesh(alone, rows=1)
+        with pytest.raises(ValueError, match="another communicator"):
+            matmul(A, DistributedMatrix.empty(one, (4, 5)))
+    alone.close()
