@@ -85,7 +85,11 @@ def direct_tree(
     def places(i: int) -> dict[int, Span]:
         mine = piece(slices[rank], i, segment)
         spans = {position: Span(name, mine.start, mine.stop) for position, name in own.items()}
-        for slot, position in enumerate(foreign, start=(i % AHEAD) * len(foreign)):
+        landing = foreign
+        if foreign and "out" not in names:  # it is written anyway: so it need not be read first
+            spans[foreign[0]] = Span("out", mine.start - shift, mine.stop - shift)
+            landing = foreign[1:]
+        for slot, position in enumerate(landing, start=(i % AHEAD) * len(landing)):
             spans[position] = Span("scratch", slot * segment, slot * segment + len(mine))
         return spans
 
@@ -138,8 +142,8 @@ def add_up(
         return [Copy(out, spans[0])]
     steps: list[Step] = []
     for into, left, right in plan[:-1]:
-        # Two neighbouring roots of one rank are never siblings, so one of the two is in scratch.
-        target = spans[left] if spans[left].buffer == "scratch" else spans[right]
+        # Two neighbouring roots of one rank are never siblings, so one of the two may be written.
+        target = spans[left] if spans[left].buffer in ("scratch", "out") else spans[right]
         steps.append(Combine(target, spans[left], spans[right]))
         spans[into] = target
     _, left, right = plan[-1]

@@ -79,6 +79,8 @@ def fetching_allreduce(
         spans = {rank: Span(source, run.start, run.stop)}
         for slot, other in enumerate(others):
             spans[other] = Span("scratch", slot * block, slot * block + len(run))
+            if slot == 0 and source != target:  # it is written anyway: so it need not be read first
+                spans[other] = total
             steps.append(Copy(spans[other], Span(source, run.start, run.stop, other)))
         steps += add_up(plan, spans, total)
         steps += [Copy(Span(target, run.start, run.stop, other), total) for other in others]
