@@ -146,8 +146,8 @@ def scalapack(
             with tempfile.TemporaryDirectory() as folder:
                 program = [PEERS / "product_scalapack.py", *cases, "--library", library]
                 command = [
-                    start, "--allow-run-as-root", "--oversubscribe", "--bind-to", "none", "-n", ranks,
-                    sys.executable, *program, "--block", size, "--folder", folder,
+                    start, "--allow-run-as-root", "--oversubscribe", "--bind-to", "none",
+                    "-n", ranks, sys.executable, *program, "--block", size, "--folder", folder,
                 ]  # fmt: skip
                 return json_lines(launch(command, LIMIT))
 

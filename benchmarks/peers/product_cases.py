@@ -29,7 +29,7 @@ def arguments(description: str) -> argparse.ArgumentParser:
 
 
 def block(name: str, rows: Any, columns: Any, dtype: Any) -> np.ndarray:
-    """These rows and columns of the matrix with this name: the same numbers whoever asks, -1 to 1."""
+    """These rows and columns of the matrix with this name, from -1 to 1, the same for everybody."""
     factor = np.uint32({"A": 2654435761, "B": 1013904223}[name])
     i = np.asarray(rows, np.uint32)[:, None] * factor
     j = np.asarray(columns, np.uint32)[None, :] * np.uint32(40503)

@@ -88,7 +88,6 @@ def ordinary(matrix: DistributedMatrix, options) -> DistributedMatrix:
 
 def checked(A, B, C, case, dtype) -> float:
     """The residual, from products with a vector in double precision."""
-    comm = A.comm
     x = np.random.default_rng(0).uniform(-1, 1, case[1])
     difference = times(C, x) - times(A, times(B, x))
     return residual(float(np.linalg.norm(difference)), case, dtype, float(np.linalg.norm(x)))

@@ -1,8 +1,10 @@
-"""Makes the pictures of docs/schedules.md: python docs/pictures/make.py"""
+"""Makes the pictures of docs/schedules.md and docs/matmul.md: python docs/pictures/make.py"""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from hpcpar.linalg.grids import Plan
+from hpcpar.linalg.picture import draw_plan
 from hpcpar.schedule import Step
 from hpcpar.schedule import collectives as schedules
 from hpcpar.schedule.draw import draw
@@ -53,3 +55,10 @@ picture("tree", "bcast, tree, 6 ranks, 4 pieces", 6, bcast("tree", 6, COUNT // 4
 picture("chain", "bcast, chain, 6 ranks, 8 pieces", 6, bcast("chain", 6, COUNT // 8))
 picture("bcast_hierarchical", "bcast, hierarchical, 2 nodes of 3 ranks, 4 blocks", 6,
         bcast("hierarchical", 6, COUNT // 4, (0, 0, 0, 1, 1, 1)), (0, 0, 0, 1, 1, 1))  # fmt: skip
+for name, grid, title in (
+    ("product_data", (4, 1, 1), "data"),
+    ("product_model", (1, 1, 4), "model, cut along k"),
+    ("product_summa", (2, 2, 1), "summa, C stays"),
+    ("product_3d", (2, 2, 2), "3d"),
+):
+    draw_plan(Plan((96, 96, 96), grid), HERE / f"{name}.svg", title)

@@ -6,9 +6,10 @@ from math import sqrt
 from hpcpar.linalg.grids import Plan, Shape
 from hpcpar.linalg.machine import OVERHEAD, Machine
 
-__all__ = ["Cost", "Problem", "choose", "price", "widths"]
+__all__ = ["LEAST", "Cost", "Problem", "choose", "price", "widths"]
 
 NARROW, WIDE = 64, 4096  # limits of a panel's width
+LEAST = 256  # columns of a panel that are worth a product of their own
 FULL = 256  # extent of a product at which a BLAS comes to half of its rate or more
 
 
@@ -34,7 +35,8 @@ class Cost:
     """What a plan is predicted to take, on the rank that takes most.
 
     Attributes: plan; words received; moved, words that redistributing the operands brings; extra
-    bytes; seconds; panel, the width of a panel.
+    bytes; seconds; panel, the width of a panel; landing, the rows of a product that are computed
+    at a time before they are added.
     """
 
     plan: Plan
@@ -43,6 +45,7 @@ class Cost:
     extra: int
     seconds: float
     panel: int
+    landing: int
 
 
 def price(problem: Problem, plan: Plan, machine: Machine, moved: int = 0) -> Cost:
@@ -50,13 +53,10 @@ def price(problem: Problem, plan: Plan, machine: Machine, moved: int = 0) -> Cos
     rows, columns, depth = (len(part) for part in plan.work(0))
     item, words = problem.itemsize, plan.words
     width = widths(problem, plan, machine)
-    panels = -(-depth // width) if depth else 0
+    panels = _panels(plan, width, machine.shared)
+    extra, landing = _memory(problem, plan, machine.shared, width, panels, moved)
     partial = rows * columns * problem.wide
-    extra = 0 if machine.shared else 2 * (rows + columns) * width * item + 2 * moved * item
-    if panels > 1 or problem.tiles:
-        extra += partial  # a product lands beside the sum
-    if plan.grid[2] > 1 or problem.wide != item:
-        extra += partial
+
     work = plan.flops * (4 if problem.complex else 1)
     slow = sum(FULL / 8 / max(1, extent) for extent in (rows, columns, depth))  # ends of small ones
     seconds = work / machine.flops * (1 + slow) + panels * OVERHEAD
@@ -70,7 +70,7 @@ def price(problem: Problem, plan: Plan, machine: Machine, moved: int = 0) -> Cos
         lines = plan.grid[0] + plan.grid[1] + plan.grid[2] - 3
         seconds += (words + moved) * item / machine.bandwidth
         seconds += (panels * (2 if lines else 0) + lines) * machine.latency
-    return Cost(plan, words, moved, extra, seconds, width)
+    return Cost(plan, words, moved, extra, seconds, width, landing)
 
 
 def widths(problem: Problem, plan: Plan, machine: Machine) -> int:
@@ -78,23 +78,64 @@ def widths(problem: Problem, plan: Plan, machine: Machine) -> int:
 
     K / w panels cost `overhead` each, and nothing is multiplied until the first, of w columns, has
     come: the sum is least at w = sqrt(K overhead / seconds for a column). Less, where memory is
-    short.
+    short. Panels that are read in place are as wide as they lie.
     """
     rows, columns, depth = (len(part) for part in plan.work(0))
     if problem.tiles:
         return problem.tiles[2]
-    if not depth:
-        return 1
-    if machine.shared:
-        return depth
+    if not depth or machine.shared:
+        return max(1, depth)
     column = (rows + columns) * problem.itemsize / machine.bandwidth
     landing = 3 * rows * columns * problem.wide * machine.copy / 2
     overhead = OVERHEAD + 2 * machine.latency + landing
     width = int(sqrt(depth * overhead / column)) if column else depth
     width = max(NARROW, min(WIDE, width))
     if problem.memory:
-        width = min(width, problem.memory // 4 // max(1, (rows + columns) * problem.itemsize))
+        traveling = max(1, _traveling(plan) * problem.itemsize)
+        width = min(width, problem.memory // 2 // traveling)
     return max(1, min(depth, width))
+
+
+def _panels(plan: Plan, width: int, shared: bool) -> int:
+    """Panels of a rank: cut where the shares of the operands are, and by width."""
+    depth = len(plan.work(0)[2])
+    if plan.tiles or not shared:
+        return -(-depth // width)
+    shares = max(1 if plan.whole[0] else plan.grid[1], 1 if plan.whole[1] else plan.grid[0])
+    return min(shares, max(1, depth // LEAST))
+
+
+def _traveling(plan: Plan) -> int:
+    """Bytes, in elements, of two panels one column wide: one is used while the next one comes."""
+    rows, columns, _ = (len(part) for part in plan.work(0))
+    a = rows if plan.grid[1] > 1 and not plan.whole[0] else 0
+    return 2 * (a + (columns if plan.grid[0] > 1 and not plan.whole[1] else 0))
+
+
+def _memory(
+    problem: Problem, plan: Plan, shared: bool, width: int, panels: int, moved: int
+) -> tuple[int, int]:
+    """Extra bytes, and the rows of a product that are computed at a time before they are added."""
+    rows, columns, depth = (len(part) for part in plan.work(0))
+    item, partial = problem.itemsize, rows * columns * problem.wide
+    extra = 0 if shared else _traveling(plan) * width * item
+    if moved and shared:
+        extra += (rows + columns) * min(width, depth) * item  # panels are put together
+    elif moved:
+        shape_m, shape_n, shape_k = plan.shape
+        share = -(-(shape_m + shape_n) * shape_k // max(1, plan.ranks))
+        extra += (2 * moved + share) * item  # packed, landed, and laid out
+    if problem.tiles:
+        return extra + (plan.steps.bit_length() + 1) * partial, rows
+    if plan.grid[2] > 1 or problem.wide != item:
+        extra += partial  # the sum, before it is the result
+    if panels <= 1:
+        return extra, rows
+    landing = rows
+    if problem.memory is not None and rows and columns:
+        fit = (problem.memory - extra) // (columns * problem.wide)
+        landing = min(rows, max(1, fit))
+    return extra + landing * columns * problem.wide, landing
 
 
 def choose(costs: "list[Cost]", memory: int | None) -> Cost:

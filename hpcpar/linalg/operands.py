@@ -99,11 +99,14 @@ class Shares:
         owner = self._owner(run)
         if not len(span) or owner is None:
             return []
-        self._grow(len(span), number)
-        if owner != self._rank:
-            return [Recv(owner, span)] if self._rank in self._takers else []
         others = [other for other in self._takers if other != self._rank]
+        if owner != self._rank:
+            if self._rank not in self._takers:
+                return []
+            self._grow(len(span), number)
+            return [Recv(owner, span)]
         if others:
+            self._grow(len(span), number)
             self._shaped(len(run), number)[...] = self._own(run)
         return [Send(other, span) for other in others]
 

@@ -12,7 +12,7 @@ from hpcpar.linalg.bounds import lower_bound
 from hpcpar.linalg.choice import predicted_bytes
 from hpcpar.linalg.grids import candidates
 from hpcpar.linalg.layout import LAYOUTS
-from hpcpar.linalg.product import _Product
+from hpcpar.linalg.multiply import Product
 
 pytestmark = pytest.mark.mpi
 
@@ -168,14 +168,14 @@ def test_verify_names_the_rank(comm, mesh, monkeypatch):
     A, B = (distribute(x if comm.rank == 0 else None, mesh) for x in (a, b))
     matmul(A, B, verify=True)
     guilty = comm.size - 1
-    finish = _Product._finish
+    finish = Product._finish
 
     def wrong(self, total, alpha):
         finish(self, total, alpha)
         if self.comm.rank == guilty:
             self.result.local[0, 0] += 0.5
 
-    monkeypatch.setattr(_Product, "_finish", wrong)
+    monkeypatch.setattr(Product, "_finish", wrong)
     with pytest.raises(ArithmeticError, match=f"the block of rank {guilty} is wrong: 1 rows"):
         matmul(A, B, "data", verify=True)
 

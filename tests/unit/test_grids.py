@@ -8,8 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hpcpar.linalg.bounds import lower_bound
+from hpcpar.linalg.cost import Problem, choose, price
 from hpcpar.linalg.grids import Plan, candidates, family
 from hpcpar.linalg.layout import length
+from hpcpar.linalg.machine import Machine
 
 SIZES = st.integers(0, 30)
 GRIDS = st.tuples(st.integers(1, 4), st.integers(1, 4), st.integers(1, 4))
@@ -74,6 +76,33 @@ def test_the_best_grids_are_near_the_bound(ranks):
     for shape, most in ((CUBE, 1.34), (TALL, 1.10), (LONG, 1.10), (FLAT, flat)):
         least = min(Plan(shape, grid).words for grid in candidates(shape, ranks, "3d"))
         assert least / lower_bound(*shape, ranks) <= most
+
+
+@pytest.mark.parametrize("ranks", [2, 4, 6, 8, 12, 16])
+def test_the_chosen_grids_are_near_the_bound_too(ranks):
+    machine = Machine(flops=1e11, copy=1e-10, latency=2e-6, bandwidth=1e10, shared=False)
+    flat = 1.21 if ranks == 2 else 1.10
+    for shape, most in ((CUBE, 1.34), (TALL, 1.10), (LONG, 1.10), (FLAT, flat)):
+        problem = Problem(shape, ranks, 4, 4)
+        plans = [Plan(shape, grid) for grid in candidates(shape, ranks)]
+        best = choose([price(problem, plan, machine) for plan in plans], None)
+        assert best.words / lower_bound(*shape, ranks) <= most and best.plan.ranks == ranks
+
+
+@settings(max_examples=50)
+@given(
+    st.integers(1, 300), st.integers(1, 300), st.integers(1, 300), GRIDS, st.integers(1, 1 << 20)
+)
+def test_memory_is_kept_or_the_grid_is_left_out(m, n, k, grid, memory):
+    machine = Machine(flops=1e11, copy=1e-10, latency=2e-6, bandwidth=1e10, shared=False)
+    problem = Problem((m, n, k), prod(grid), 4, 4, memory=memory)
+    cost = price(problem, Plan((m, n, k), grid), machine)
+    assert 1 <= cost.panel <= max(1, k)
+    if cost.extra <= memory:
+        assert choose([cost], memory) is cost
+    else:
+        with pytest.raises(ValueError, match="are too few"):
+            choose([cost], memory)
 
 
 def test_candidates():

@@ -1,0 +1,60 @@
+"""The sum of partial products over the layers of a grid, as a schedule. Pure."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import lru_cache
+
+from hpcpar.linalg.grids import Plan
+from hpcpar.schedule.exchange import direct_tree
+from hpcpar.schedule.shape import Node, combine_plan, subtrees
+from hpcpar.schedule.steps import Recv, Send, Step
+
+__all__ = ["layer_steps"]
+
+
+@lru_cache(maxsize=256)
+def layer_steps(plan: Plan, rank: int, segment: int) -> tuple[Step, ...]:
+    """Add up the layers' partial products of a block, a share of its rows on each layer.
+
+    A rank's partial products are the buffers "root0", "root1", ...: one, or with tiles the roots of
+    its part of the tree. Its share of the sum is "out".
+    """
+    if rank >= plan.ranks:
+        return ()
+    line = plan.layer(rank)
+    trees = _trees(plan, line)
+    leaves = plan.steps if plan.tiles else sum(map(len, trees))
+    nodes = [node for tree in trees for node in tree]
+    width = len(plan.work(rank)[1])
+    if not nodes or not width:
+        return ()
+    owners = [place for place, tree in enumerate(trees) for _ in tree]
+    shares = [plan.c.runs(plan.shape[:2], other)[0] for other in line]
+    top = plan.work(rank)[0].start
+    slices = [
+        range((run[0].start - top) * width, (run[0].stop - top) * width) if run else range(0)
+        for run in shares
+    ]
+    me = line.index(rank)
+    names = [f"root{i}" for i in range(len(trees[me]))]
+    steps = direct_tree(
+        me, owners, combine_plan(nodes, leaves), names, slices, segment=segment, share=False
+    )
+    return tuple(_among(step, line) for step in steps)
+
+
+def _trees(plan: Plan, line: Sequence[int]) -> list[list[Node]]:
+    """The partial sums of each layer, as nodes of the tree over the tiles, or over the layers."""
+    if plan.tiles:
+        runs = [plan.leaves(other) for other in line]
+        return [subtrees(run.start, run.stop, plan.steps) if run else [] for run in runs]
+    return [[Node(0, place)] if plan.work(other)[2] else [] for place, other in enumerate(line)]
+
+
+def _among(step: Step, line: Sequence[int]) -> Step:
+    """A step of the ranks of a line, with their numbers among all."""
+    if isinstance(step, Send):
+        return replace(step, to=line[step.to])
+    if isinstance(step, Recv):
+        return replace(step, source=line[step.source])
+    return step
