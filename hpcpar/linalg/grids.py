@@ -100,7 +100,10 @@ class Plan:
         of_a = 0 if self.whole[0] else len(rows) * (len(depth) - length(own_a))
         of_b = 0 if self.whole[1] else (len(depth) - length(own_b)) * len(columns)
         share, _ = self.c.runs((m, n), rank)
-        others = sum(self.parts(other) for other in self.layer(rank) if other != rank)
+        if self.tiles is None:  # the first layers have something, one partial product each
+            others = min(self.grid[2], k) - (len(depth) > 0)
+        else:
+            others = sum(self.parts(other) for other in self.layer(rank) if other != rank)
         return of_a, of_b, others * length(share) * len(columns)
 
     def parts(self, rank: int) -> int:

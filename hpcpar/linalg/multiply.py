@@ -1,4 +1,4 @@
-"""One product on one grid: panels, products, sums. `matmul` (product.py) decides what it is given."""
+"""One product on one grid: panels, products, sums. What it is given is for product.py to decide."""
 
 import time
 from collections.abc import Callable, Sequence

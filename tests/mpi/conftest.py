@@ -20,6 +20,13 @@ def unchecked() -> Iterator[Communicator]:
         yield communicator
 
 
+@pytest.fixture(scope="session", params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def on_device(request: pytest.FixtureRequest) -> Iterator[Communicator]:
+    """One for host arrays, and one for GPU arrays where there is a GPU; ranks compare too."""
+    with Communicator(device=request.param, check=True, timeout=20) as communicator:
+        yield communicator
+
+
 @pytest.fixture
 def shared_path(comm: Communicator, tmp_path: Path) -> Iterator[Path]:
     """An empty folder, the same on all ranks."""

@@ -54,6 +54,31 @@ def test_collectives_over_two_nodes(tmp_path):
         assert (row["wrong"], row["ranks"], row["nodes"]) == (0, 4, 2)
 
 
+def test_matmul(tmp_path):
+    report = run("matmul.py", tmp_path / "report.json", "--tiles", "64,64,64")
+    names = {row["algorithm"] for row in report["rows"]}
+    assert {"hpcpar, auto", "hpcpar, data", "hpcpar, summa", "hpcpar, auto by messages"} <= names
+    assert any(name.startswith("NumPy") for name in names)
+    for row in report["rows"]:
+        assert row["status"] == "pass" and row["residual"] < 3 and row["measured"] is True
+        assert row["gflops"] == pytest.approx(2e-9 * row["m"] * row["n"] * row["k"] / row["seconds"])
+        if row["words"] is not None:
+            assert row["words_measured"] == row["words_predicted"]
+    assert "<svg" in (tmp_path / "report.svg").read_text()
+
+
+def test_priced_products(tmp_path):
+    program = [sys.executable, ROOT / "benchmarks" / "matmul.py", "--priced"]
+    report = tmp_path / "report.json"
+    program += ["--cases", "4096,4096,4096", "--json", report]
+    subprocess.run(program, check=True, timeout=100, capture_output=True)
+    found = json.loads(report.read_text())
+    assert found["priced"] is True and found["measured"] is False
+    for curve in found["curves"]:
+        assert curve["words"] >= curve["bound"] * (1 - 1e-9)
+    assert max(curve["ranks"] for curve in found["curves"]) == 4096
+
+
 @pytest.mark.peers
 def test_pytorch_tree_sum(tmp_path):
     report = run("pytorch_tree_sum.py", tmp_path / "report.json")
