@@ -3,6 +3,7 @@
     python benchmarks/matmul.py                       # the four shapes, 2 and 4 ranks, 9 rounds
     python benchmarks/matmul.py --short               # small, 1 round
     python benchmarks/matmul.py --cases 2000,2000,2000 --ranks 2 --algorithms data summa
+    python benchmarks/matmul.py --scaling weak --ranks 1 2 4 --cases 2048,2048,2048
     python benchmarks/matmul.py --priced              # words and seconds to 4,096 ranks, no run
 
 A row is what SLATE's tester prints: algorithm, grid, type, m n k, least and median time, GF/s, the
@@ -20,6 +21,7 @@ import statistics
 import sys
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +85,10 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--peer-python", default=sys.executable, help="a Python with pylops-mpi")
     parser.add_argument("--short", action="store_true", help="1 round of small cases")
+    parser.add_argument(
+        "--scaling", choices=("strong", "weak"), default="strong",
+        help="weak: m grows with the ranks",
+    )  # fmt: skip
     parser.add_argument("--priced", action="store_true", help="curves to 4,096 ranks, by the model")
     parser.add_argument("--json", type=Path, default=Path("results/matmul.json"))
     options = parser.parse_args()
@@ -94,7 +100,10 @@ def parse() -> argparse.Namespace:
 
 def competitors(options: argparse.Namespace, ranks: int, console: Console) -> dict[str, Measure]:
     """What is timed, by name, and how."""
-    cases = ["--cases", *options.cases, "--dtype", options.dtype]
+    scale = ranks if options.scaling == "weak" else 1
+    shapes = [tuple(map(int, case.split(","))) for case in options.cases]
+    grown = [f"{m * scale},{n},{k}" for m, n, k in shapes]
+    cases = ["--cases", *grown, "--dtype", options.dtype]
     cores = min(ranks, os.cpu_count() or 1)
 
     def ours(*extra: object) -> Measure:
@@ -116,8 +125,15 @@ def competitors(options: argparse.Namespace, ranks: int, console: Console) -> di
         found[f"hpcpar, {grid.replace(',', ' x ')}"] = ours("--grid", grid)
     if options.tiles:
         found[f"hpcpar, tiles {options.tiles}"] = ours("--tiles", options.tiles)
-    found[f"NumPy, {cores} threads"] = numpy
-    if options.device == "cpu":
+    if options.device == "cuda":
+        for name in ("cupy", "nvmath"):
+            if has(name):
+                program = [PEERS / "product_gpu.py", *cases, "--library", name]
+                found[f"{name}, one GPU"] = partial(one_gpu, program)
+            else:
+                console.print(f"{name} is left out: it is not installed")
+    else:
+        found[f"NumPy, {cores} threads"] = numpy
         found |= scalapack(options, ranks, cases, console)
         if not has("pylops_mpi", options.peer_python):
             console.print("pylops-mpi is left out: it is not installed (see --peer-python)")
@@ -129,6 +145,10 @@ def competitors(options: argparse.Namespace, ranks: int, console: Console) -> di
                 launch(mpirun(ranks, *program, python=options.peer_python), LIMIT)
             )
     return found
+
+
+def one_gpu(program: list[object]) -> list[dict[str, Any]]:
+    return json_lines(launch([sys.executable, *program], LIMIT))
 
 
 def scalapack(
