@@ -75,12 +75,19 @@ def check(result, expected, dtype):
         assert np.all(error <= EPSILON[size] * 30)  # values of at most 40
 
 
+def some(grids, random, most=6):
+    """All of a few; of many some, the same ones on all ranks."""
+    if len(grids) <= most:
+        return grids
+    return [grids[i] for i in sorted(random.choice(len(grids), most, replace=False))]
+
+
 def exact(a, b):
     return a.astype("c16") @ b.astype("c16")
 
 
 @pytest.mark.parametrize("in_place", [True, False])
-@pytest.mark.parametrize("case", range(24))
+@pytest.mark.parametrize("case", range(18))
 def test_against_numpy(comm, mesh, case, in_place):
     random = np.random.default_rng([case, comm.size])
     m, n, k = random.choice([0, 1, 2, 3, 7, 16, 33, 40], 3)
@@ -90,7 +97,7 @@ def test_against_numpy(comm, mesh, case, in_place):
     before = to_host(A.local).tobytes(), to_host(B.local).tobytes()
     expected = exact(a, b)
     check(matmul(A, B), expected, dtype)
-    for algorithm in ("data", "model", "summa", "3d"):
+    for algorithm in random.choice(["data", "model", "summa", "3d"], 2, replace=False):
         check(matmul(A, B, algorithm), expected, dtype)
     out = place(mesh, np.full((m, n), np.nan, dtype), random, in_place)
     out = out.conj() if out.conjugated else out
@@ -115,7 +122,7 @@ def test_every_grid_moves_what_was_predicted(comm, mesh, shape, in_place):
         A, B = (distribute(x if comm.rank == 0 else None, mesh, layout, block=4) for x in (a, b))
         if not in_place:
             A, B = ordinary(A), ordinary(B)
-        for grid in candidates((m, n, k), comm.size):
+        for grid in some(list(candidates((m, n, k), comm.size)), random):
             for tiles in (None, (8, 8, 8)):
                 C = matmul(A, B, grid=grid, tiles=tiles)
                 check(C, exact(a, b), "f4")
@@ -160,7 +167,7 @@ def test_tiles_give_the_same_bits_everywhere(comm, mesh, dtype):
         A = distribute(a if comm.rank == 0 else None, mesh, layout, block=5)
         B = distribute(b.T.copy() if comm.rank == 0 else None, mesh, layout, block=5).T
         for x, y in ((A, B), (ordinary(A), ordinary(B.T).T)):
-            for grid in candidates((45, 38, 70), comm.size):
+            for grid in some(list(candidates((45, 38, 70), comm.size)), random, 12):
                 whole = matmul(x, y, grid=grid, tiles=tiles).gather()
                 if comm.rank == 0:
                     seen.add(to_host(whole).tobytes())

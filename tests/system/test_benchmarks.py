@@ -61,7 +61,9 @@ def test_matmul(tmp_path):
     assert any(name.startswith("NumPy") for name in names)
     for row in report["rows"]:
         assert row["status"] == "pass" and row["residual"] < 3 and row["measured"] is True
-        assert row["gflops"] == pytest.approx(2e-9 * row["m"] * row["n"] * row["k"] / row["seconds"])
+        assert row["gflops"] == pytest.approx(
+            2e-9 * row["m"] * row["n"] * row["k"] / row["seconds"]
+        )
         if row["words"] is not None:
             assert row["words_measured"] == row["words_predicted"]
     assert "<svg" in (tmp_path / "report.svg").read_text()
