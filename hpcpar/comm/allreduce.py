@@ -27,7 +27,8 @@ BLOCK_BYTES = 1 << 17  # of symmetric arrays in one addition: in and out fit a l
 
 REMOTE_BYTES = 1 << 20  # of an ordinary array: from here on one copy less is worth the exchange
 REMOTE_RANKS = 32
-FETCHED_BYTES = 1 << 19  # of the others' blocks at a time: they stay in the cache
+REMOTE_BLOCK = 1 << 19  # of an addition, and of all others' blocks together twice that: they stay
+FETCHED_BYTES = 1 << 20  # in the cache, and a call of the kernel moves as much as it can
 
 Buffers = dict[str, Array | Symmetric]
 
@@ -127,7 +128,7 @@ class Allreduce(Core):
     ) -> Callable[[Call], Work]:
         """The work of an allreduce that fetches the others' blocks, and brings them the sums."""
         name = "out" if in_place else "x"
-        fetched = min(BLOCK_BYTES * 2, FETCHED_BYTES // max(1, self.size - 1))
+        fetched = min(REMOTE_BLOCK, FETCHED_BYTES // max(1, self.size - 1))
         block = max(1 << 12, fetched // source.itemsize)
         steps = fetching_allreduce(self.rank, self.size, source.size, name, "out", block=block)
         buffers: Buffers = {"out": target, name: source}
