@@ -22,7 +22,8 @@ __all__ = ["Report", "candidate_costs", "predicted_bytes"]
 class Report:
     """What a product took on this rank.
 
-    Attributes: cost, as it was predicted; seconds; bytes that came or went, by the ledger.
+    Attributes: cost, as it was predicted; seconds; bytes, those of the operands and of partial
+    products that this rank has read from others or sent to them, by the ledger.
     """
 
     cost: Cost

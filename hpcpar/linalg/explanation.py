@@ -3,9 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from hpcpar.linalg.arguments import check_operands, problem_of
 from hpcpar.linalg.bounds import lower_bound
-from hpcpar.linalg.choice import candidate_costs
+from hpcpar.linalg.choice import candidate_costs, predicted_bytes
 from hpcpar.linalg.cost import Cost, Problem, choose
 from hpcpar.linalg.grids import Shape, family
 from hpcpar.linalg.matrix import DistributedMatrix
@@ -20,6 +22,7 @@ class Explanation:
     problem: Problem
     costs: Sequence[Cost]
     bound: float
+    measured: str = ""
 
     def __str__(self) -> str:
         m, n, k = self.problem.shape
@@ -35,7 +38,7 @@ class Explanation:
                 f"{cost.plan!s:>12}{family(cost.plan.grid)[0]:>12}{cost.words:>15,}{ratio:>9}"
                 f"{cost.moved:>16,}{cost.extra:>15,}{cost.seconds:>11.4f}"
             )
-        return "\n".join(lines)
+        return "\n".join([*lines, self.measured] if self.measured else lines)
 
 
 def explain(
@@ -45,18 +48,39 @@ def explain(
     tiles: Shape | None = None,
     memory: int | str | None = None,
     most: int = 12,
+    result: DistributedMatrix | None = None,
 ) -> Explanation:
     """What `matmul` would do with these operands, the best first.
 
     Words are those that come to the rank that receives most, from operands in the grid's own
     layout; what bringing them there takes has its own column. Seconds are predicted from a short
-    measurement of this machine. Collective; every rank gets the same.
+    measurement of this machine. With `result`, a product of A and B, a last line has what it took.
+    Collective; every rank gets the same.
     """
     check_operands(A, B, algorithm, tiles)
     problem = problem_of(A, B, tiles, memory)
     costs = candidate_costs(A, B, problem, algorithm)
     best = choose(costs, problem.memory)
     rest = sorted((cost for cost in costs if cost is not best), key=lambda cost: cost.seconds)
-    words = None if problem.memory is None else problem.memory / problem.itemsize
-    bound = lower_bound(*problem.shape, problem.ranks, words)
-    return Explanation(problem, [best, *rest[: most - 1]], bound)
+    m, n, k = problem.shape
+    words = None
+    if problem.memory is not None:
+        words = problem.memory / problem.itemsize + (m * k + k * n + m * n) / problem.ranks
+    bound = lower_bound(m, n, k, problem.ranks, words)
+    measured = "" if result is None else _measured(A, B, result)
+    return Explanation(problem, [best, *rest[: most - 1]], bound, measured)
+
+
+def _measured(A: DistributedMatrix, B: DistributedMatrix, result: DistributedMatrix) -> str:
+    """What a product took beside what was predicted of it, over all ranks."""
+    report, comm = result.report, A.comm
+    if report is None:
+        raise ValueError("explain: result is no product: it has no report")
+    took = comm.allreduce(np.array([report.seconds]), "max")[0]
+    sent = int(comm.allreduce(np.array([report.bytes]))[0])
+    plan = report.cost.plan
+    predicted = sum(predicted_bytes(A, B, plan, rank) for rank in range(comm.size))
+    return (
+        f"{plan!s:>12} took {took:.4f} s (predicted {report.cost.seconds:.4f}) and moved {sent:,} "
+        f"bytes among all ranks (predicted {predicted:,})"
+    )

@@ -68,12 +68,13 @@ def matmul(
     before = _traffic(A.comm)
     start = time.perf_counter()
     Product(A, B, cost, result).run(alpha if direct or out is None else 1)
+    moved = _traffic(A.comm) - before
     if out is not None and not direct:
         _deliver(result, out, alpha, beta)
         result = out
     A.comm.device.synchronize()
     seconds = time.perf_counter() - start
-    result.report = Report(cost, seconds, _traffic(A.comm) - before)
+    result.report = Report(cost, seconds, moved)
     if check is not None:
         check.run()
     return result

@@ -1,6 +1,7 @@
 """The distributed product against NumPy's: any shape, layout, grid, dtype, and view."""
 
 import hashlib
+import re
 
 import ml_dtypes
 import numpy as np
@@ -216,8 +217,14 @@ def test_memory(comm, mesh):
 def test_explain(comm, mesh):
     A = DistributedMatrix.empty(mesh, (64, 32))
     B = DistributedMatrix.empty(mesh, (32, 48))
+    C = matmul(A, B)
     told = hpcpar.explain(A, B)
-    assert told.costs[0].plan == matmul(A, B).report.cost.plan
+    assert told.costs[0].plan == C.report.cost.plan
+    after = str(hpcpar.explain(A, B, result=C)).splitlines()[-1]
+    moved = re.search(r"moved ([\d,]+) bytes among all ranks \(predicted ([\d,]+)\)", after)
+    assert moved and moved[1] == moved[2]
+    with pytest.raises(ValueError, match="no product"):
+        hpcpar.explain(A, B, result=A)
     assert "words" in str(told) and len(str(told).splitlines()) == 2 + len(told.costs)
 
 
