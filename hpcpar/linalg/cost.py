@@ -6,7 +6,7 @@ from math import sqrt
 from hpcpar.linalg.grids import Plan, Shape
 from hpcpar.linalg.machine import OVERHEAD, Machine
 
-__all__ = ["LEAST", "Cost", "Problem", "choose", "price", "widths"]
+__all__ = ["LEAST", "Cost", "Problem", "choose", "price", "together", "widths"]
 
 NARROW, WIDE = 64, 4096  # limits of a panel's width
 LEAST = 256  # columns of a panel that are worth a product of their own
@@ -96,13 +96,30 @@ def widths(problem: Problem, plan: Plan, machine: Machine) -> int:
     return max(1, min(depth, width))
 
 
+def together(shape: tuple[int, int], copied: int, panels: int) -> bool:
+    """Whether to copy so many elements costs less than to add up the products of so many panels.
+
+    A copy reads and writes; an addition reads two and writes one, for every element of the result.
+    """
+    return 2 * copied < 3 * (panels - 1) * shape[0] * shape[1]
+
+
 def _panels(plan: Plan, width: int, shared: bool) -> int:
     """Panels of a rank: cut where the shares of the operands are, and by width."""
     depth = len(plan.work(0)[2])
     if plan.tiles or not shared:
         return -(-depth // width)
     shares = max(1 if plan.whole[0] else plan.grid[1], 1 if plan.whole[1] else plan.grid[0])
-    return min(shares, max(1, depth // LEAST))
+    panels = min(shares, max(1, depth // LEAST))
+    rows, columns = (len(part) for part in plan.work(0)[:2])
+    return 1 if together((rows, columns), _copied(plan), panels) else panels
+
+
+def _copied(plan: Plan) -> int:
+    """Elements to copy where operands in the plan's own layout are put together on a rank."""
+    rows, columns, depth = (len(part) for part in plan.work(0))
+    a = rows if plan.grid[1] > 1 and not plan.whole[0] else 0
+    return depth * (a + (columns if plan.grid[0] > 1 and not plan.whole[1] else 0))
 
 
 def _traveling(plan: Plan) -> int:
@@ -119,6 +136,8 @@ def _memory(
     rows, columns, depth = (len(part) for part in plan.work(0))
     item, partial = problem.itemsize, rows * columns * problem.wide
     extra = 0 if shared else _traveling(plan) * width * item
+    if shared and panels == 1:
+        extra += _copied(plan) * item
     if moved and shared:
         extra += (rows + columns) * min(width, depth) * item  # panels are put together
     elif moved:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from hpcpar.device import Array
-from hpcpar.linalg.cost import LEAST, Cost
+from hpcpar.linalg.cost import LEAST, Cost, together
 from hpcpar.linalg.grids import Plan
 from hpcpar.linalg.layers import layer_steps
 from hpcpar.linalg.layout import Layout
@@ -105,20 +105,27 @@ class Product:
         self.comm.device.synchronize()
         self.comm.barrier()  # everybody has written
         if self.rows and self.columns:
-            for part in self._panels_in_place():
+            for part in self._panels_in_place(a, b):
                 multiply(a.panel(self.rows, part), b.panel(part, self.columns), part)
         self.comm.device.synchronize()
         self.comm.barrier()  # everybody has read
         size = (a.words + b.words) * self.A.dtype.itemsize
         self.comm.ledger.add("matmul", 0, size, time.perf_counter() - start)
 
-    def _panels_in_place(self) -> list[range]:
-        """Cut where the blocks are cut, so that panels are views; but none too narrow."""
+    def _panels_in_place(self, a: InPlace, b: InPlace) -> list[range]:
+        """Cut where the blocks are cut, so that panels are views; but none too narrow.
+
+        Where to add up their products would touch more memory than to put the operands together,
+        there is one panel.
+        """
         if self.plan.tiles:
             return _cut(self.depth, self.width)
         held = [self.A.runs(rank)[1] for rank in range(self.comm.size)]
         held += [self.B.runs(rank)[0] for rank in range(self.comm.size)]
-        return _wide_enough(self.depth, cuts(held, self.depth))
+        parts = _wide_enough(self.depth, cuts(held, self.depth))
+        copied = a.copied(self.rows, self.depth) + b.copied(self.depth, self.columns)
+        shape = len(self.rows), len(self.columns)
+        return [self.depth] if together(shape, copied, len(parts)) else parts
 
     def _by_messages(self, multiply: Multiply) -> None:
         """Each panel is sent by the rank that has it, one ahead of the product."""

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 __all__ = ["InPlace", "Shares", "Whole", "cuts"]
 
+Piece = tuple[int, list[Part], list[Part]]  # its owner, rows and columns
+
 
 class InPlace:
     """An operand that is read where it lies: a panel of one rank is a view, no copy.
@@ -32,26 +34,33 @@ class InPlace:
         self._buffer: Array | None = None
         self.words = 0
 
+    def copied(self, rows: range, columns: range) -> int:
+        """Elements that would have to be copied for this panel: none where it is a view."""
+        return 0 if _one(self._pieces(rows, columns)) else len(rows) * len(columns)
+
     def panel(self, rows: range, columns: range) -> Array:
         """A part of the operand."""
-        matrix, wanted = self._matrix, (cut(rows), cut(columns))
-        pieces: list[tuple[int, list[Part], list[Part]]] = []
-        for owner in self._owners:
-            down, across = parts_of(matrix.runs(owner), wanted)
-            if down and across:
-                pieces.append((owner, down, across))
-                if owner != self._rank:
-                    self.words += _extent(down) * _extent(across)
-        if len(pieces) == 1 and len(pieces[0][1]) == len(pieces[0][2]) == 1:
+        matrix, pieces = self._matrix, self._pieces(rows, columns)
+        for owner, down, across in pieces:
+            if owner != self._rank:
+                self.words += _extent(down) * _extent(across)
+        if _one(pieces):
             owner, ((height, r, _),), ((width, c, _),) = pieces[0]
             view = matrix.block(owner)[r : r + len(height), c : c + len(width)]
         else:
             view = self._assemble(pieces, len(rows), len(columns))
         return namespace(view).conj(view) if matrix.conjugated else view
 
-    def _assemble(
-        self, pieces: Sequence[tuple[int, list[Part], list[Part]]], height: int, width: int
-    ) -> Array:
+    def _pieces(self, rows: range, columns: range) -> list[Piece]:
+        """What of the panel lies where."""
+        found, wanted = [], (cut(rows), cut(columns))
+        for owner in self._owners:
+            down, across = parts_of(self._matrix.runs(owner), wanted)
+            if down and across:
+                found.append((owner, down, across))
+        return found
+
+    def _assemble(self, pieces: Sequence[Piece], height: int, width: int) -> Array:
         """The pieces put together, in memory that the next panel uses again."""
         mine = self._matrix.block(self._rank)
         count = height * width
@@ -184,6 +193,11 @@ def cuts(runs: Sequence[Runs], within: range) -> list[int]:
     """Where some run begins or ends inside `within`, and its end."""
     edges = {edge for part in runs for run in part for edge in (run.start, run.stop)}
     return [*sorted(edge for edge in edges if within.start < edge < within.stop), within.stop]
+
+
+def _one(pieces: Sequence[Piece]) -> bool:
+    """Whether a panel is one run of rows and columns of one block."""
+    return len(pieces) == 1 and len(pieces[0][1]) == len(pieces[0][2]) == 1
 
 
 def _extent(parts: Sequence[Part]) -> int:
