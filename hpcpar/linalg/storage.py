@@ -43,9 +43,12 @@ class Storage:
     def allocate(
         cls, comm: "Communicator", layout: Layout, shape: tuple[int, int], dtype: Any
     ) -> Self:
-        """Room for the blocks of a matrix. Collective."""
+        """Room for the blocks of a matrix, zeroed. Collective.
+
+        Blocks on GPUs are ordinary arrays: shared GPU memory stays until the process ends.
+        """
         mine = extents(layout, shape, comm.rank)
-        if comm.size == 1 or comm.nodes > 1:
+        if comm.size == 1 or comm.nodes > 1 or comm.device.kind == "cuda":
             return cls(comm, layout, shape, comm.device.xp.zeros(mine, dtype))
         room = max(prod(extents(layout, shape, rank)) for rank in range(comm.size))
         memory = comm.symmetric(room, dtype)
