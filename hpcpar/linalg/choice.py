@@ -1,6 +1,5 @@
 """The grids that a product of two given matrices can take, each with its cost."""
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,20 +14,7 @@ from hpcpar.linalg.move import moved, parts_of, sources
 if TYPE_CHECKING:
     from hpcpar.linalg.machine import Machine
 
-__all__ = ["Report", "candidate_costs", "predicted_bytes"]
-
-
-@dataclass(frozen=True)
-class Report:
-    """What a product took on this rank.
-
-    Attributes: cost, as it was predicted; seconds; bytes, those of the operands and of partial
-    products that this rank has read from others or sent to them, by the ledger.
-    """
-
-    cost: Cost
-    seconds: float
-    bytes: int
+__all__ = ["candidate_costs", "predicted_bytes"]
 
 
 def candidate_costs(

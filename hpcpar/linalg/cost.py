@@ -6,7 +6,7 @@ from math import sqrt
 from hpcpar.linalg.grids import Plan, Shape
 from hpcpar.linalg.machine import OVERHEAD, Machine
 
-__all__ = ["LEAST", "Cost", "Problem", "choose", "price", "together", "widths"]
+__all__ = ["LEAST", "Cost", "Problem", "Report", "choose", "price", "together", "widths"]
 
 NARROW, WIDE = 64, 4096  # limits of a panel's width
 LEAST = 256  # columns of a panel that are worth a product of their own
@@ -46,6 +46,19 @@ class Cost:
     seconds: float
     panel: int
     landing: int
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a product took on this rank.
+
+    Attributes: cost, as it was predicted; seconds; bytes, those of the operands and of partial
+    products that this rank has read from others or sent to them, by the ledger.
+    """
+
+    cost: Cost
+    seconds: float
+    bytes: int
 
 
 def price(problem: Problem, plan: Plan, machine: Machine, moved: int = 0) -> Cost:

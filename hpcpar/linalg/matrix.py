@@ -10,7 +10,7 @@ from hpcpar.linalg.storage import Storage, check_dtype, extents
 
 if TYPE_CHECKING:
     from hpcpar.comm import Communicator
-    from hpcpar.linalg.choice import Report
+    from hpcpar.linalg.cost import Report
     from hpcpar.mesh import Mesh
 
 __all__ = ["DistributedMatrix", "grid_of", "layout_of"]

@@ -10,8 +10,8 @@ import time
 from typing import TYPE_CHECKING
 
 from hpcpar.linalg.arguments import check_operands, check_out, problem_of
-from hpcpar.linalg.choice import Report, candidate_costs
-from hpcpar.linalg.cost import choose
+from hpcpar.linalg.choice import candidate_costs
+from hpcpar.linalg.cost import Report, choose
 from hpcpar.linalg.grids import Plan
 from hpcpar.linalg.layout import Grid
 from hpcpar.linalg.local import wide
