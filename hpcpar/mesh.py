@@ -3,6 +3,8 @@
 from math import prod
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 if TYPE_CHECKING:
     from hpcpar.comm import Communicator
 
@@ -34,10 +36,15 @@ class Mesh:
     def __getitem__(self, name: str) -> "Communicator":
         """The communicator of the ranks that differ from this one along axis `name` only.
 
-        Of an axis of one rank there is none: raises KeyError for it, as for a name it lacks.
+        Raises KeyError for a name that the mesh lacks, and for an axis of one rank among several,
+        which has nobody to communicate with.
         """
+        if name not in self.sizes:
+            raise KeyError(f"{self} has no axis {name!r}")
         if self.sizes[name] == self.comm.size:
             return self.comm
+        if self.sizes[name] == 1:
+            raise KeyError(f"{self}: axis {name!r} has one rank: there is nobody to talk to")
         return self._parts[name]
 
     def close(self) -> None:
@@ -61,6 +68,8 @@ def coordinates(sizes: dict[str, int], rank: int) -> dict[str, int]:
 def _filled(sizes: dict[str, int], ranks: int) -> dict[str, int]:
     """The sizes with -1 replaced by what is left."""
     grid = " x ".join(f"{name} {size}" for name, size in sizes.items()) or "no axes"
+    if not all(isinstance(size, int | np.integer) for size in sizes.values()):
+        raise ValueError(f"mesh of {grid}: sizes are whole numbers")
     open_ones = [name for name, size in sizes.items() if size == -1]
     known = prod(size for size in sizes.values() if size != -1)
     if not sizes or any(size != -1 and size < 1 for size in sizes.values()) or len(open_ones) > 1:

@@ -32,7 +32,9 @@ def await_all(mpi_comm: MPI.Comm, timeout: float) -> None:
         answer = mpi_comm.Irecv(text, 0, tag)
         if not _within(timeout + _ANSWER, answer.Test):
             answer.Cancel()
-            raise HangError(_story(f"rank {rank} of {size}", timeout, here, [0]))
+            told = f"rank {rank} of {size} waited {timeout:g} s at {here} to make a communicator: "
+            told += "rank 0, which counts who comes, has not answered"
+            raise HangError(told, told)
         if text.any():
             raise HangError(text.tobytes().rstrip(b"\0").decode(errors="replace"))
         return

@@ -21,10 +21,12 @@ __all__ = ["Call", "Numbers", "Request", "Work", "caller", "ranks_text"]
 
 Work = Generator[None, None, Any]
 
-_INSIDE = (
-    str(Path(__file__).parent) + os.sep,
+_PACKAGE = Path(__file__).parents[1]
+_INSIDE = (  # `together` has frames of contextlib too
+    *(str(_PACKAGE / folder) + os.sep for folder in ("comm", "linalg")),
+    str(_PACKAGE / "mesh.py"),
     contextlib.__file__,
-)  # `together` has frames of both
+)
 
 
 class Numbers:

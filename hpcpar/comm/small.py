@@ -65,7 +65,9 @@ class _Plan:
         self.landing: list[Any] = [np.empty_like(like) for _ in range(ranks)]  # from each rank
         self.peers = [(rank + shift) % ranks for shift in range(1, ranks)]
         self.receives = [((self.landing[peer], self.bytes, _BYTE), peer) for peer in self.peers]
-        self.ufunc = getattr(np, UFUNCS[op])
+        self.ufunc: Callable[..., object] = getattr(np, UFUNCS[op])
+        if self.ufunc is not np.add:  # which alone takes its output by position
+            self.ufunc = partial(_by_name, self.ufunc)
         self.mean = op == "mean"
         # left, right, where their sum stands, and whose memory it takes: not the caller's
         *inner, (_, _, self.last) = tree_over_ranks(ranks)  # the last addition goes to the result
@@ -205,6 +207,10 @@ class SmallSwap(SmallAllreduce):
             raise ValueError(mismatch(plan.peers[0], got, plan.bytes))
         if leaving is not _sent and not leaving():
             self._wait(leaving, plan.peers[0], number, tag, record)
+
+
+def _by_name(ufunc: np.ufunc, left: np.ndarray, right: np.ndarray, out: np.ndarray) -> np.ndarray:
+    return ufunc(left, right, out=out)
 
 
 def _sent() -> bool:

@@ -1,12 +1,15 @@
 """What `matmul` is given, looked at before anything moves: the same errors on every rank."""
 
 import re
+from math import prod
+from numbers import Number
 
 import numpy as np
 
 from hpcpar.device import address
 from hpcpar.linalg.cost import Problem
-from hpcpar.linalg.grids import ALGORITHMS, Shape
+from hpcpar.linalg.grids import ALGORITHMS, Shape, family
+from hpcpar.linalg.layout import Grid
 from hpcpar.linalg.local import wide
 from hpcpar.linalg.matrix import DistributedMatrix
 
@@ -17,7 +20,11 @@ _UNITS |= {f"{letter}i": 1 << 10 * power for power, letter in enumerate("KMGT", 
 
 
 def check_operands(
-    A: DistributedMatrix, B: DistributedMatrix, algorithm: str, tiles: Shape | None
+    A: DistributedMatrix,
+    B: DistributedMatrix,
+    algorithm: str,
+    tiles: Shape | None,
+    grid: Grid | None = None,
 ) -> None:
     """Raises TypeError and ValueError for what cannot be multiplied."""
     for name, matrix in (("A", A), ("B", B)):
@@ -38,10 +45,19 @@ def check_operands(
         raise ValueError(
             f"matmul: algorithm is {algorithm!r}; it must be one of {', '.join(ALGORITHMS)}"
         )
-    if tiles is not None and (
-        len(tiles) != 3 or not all(isinstance(t, int | np.integer) and t >= 1 for t in tiles)
-    ):
+    if tiles is not None and not _three(tiles):
         raise ValueError(f"matmul: tiles are {tiles!r}; they are three numbers from 1: m, n and k")
+    if grid is not None:
+        if not _three(grid):
+            raise ValueError(f"matmul: grid is {grid!r}; it is three numbers of ranks from 1")
+        if prod(grid) > A.comm.size:
+            raise ValueError(
+                f"matmul: a grid of {' x '.join(map(str, grid))} takes more than the "
+                f"{A.comm.size} ranks"
+            )
+        p, q, r = grid
+        if algorithm not in ("auto", *family((p, q, r))):
+            raise ValueError(f"matmul: grid {tuple(grid)} is not one of algorithm {algorithm}")
 
 
 def check_out(
@@ -53,7 +69,7 @@ def check_out(
 ) -> None:
     """Raises TypeError and ValueError for an `out` that cannot take the result."""
     for name, factor in (("alpha", alpha), ("beta", beta)):
-        if not np.isscalar(factor) or (np.iscomplexobj(factor) and A.dtype.kind != "c"):
+        if not isinstance(factor, Number) or (np.iscomplexobj(factor) and A.dtype.kind != "c"):
             raise ValueError(
                 f"matmul: {name} is {factor!r}; it must be a number of dtype {A.dtype}"
             )
@@ -74,7 +90,12 @@ def check_out(
         raise ValueError("matmul: out is a conjugated view, which cannot be written")
     for name, operand in (("A", A), ("B", B)):
         if _same_memory(operand, out):
-            raise ValueError(f"matmul: out overlaps {name}; give it memory of its own")
+            raise ValueError(f"matmul: out shares the memory of {name}; give it its own")
+    if out.storage.memory is None:
+        mine = out.storage.local
+        read_only = isinstance(mine, np.ndarray) and not mine.flags.writeable
+        if out.comm.allreduce(np.array([int(read_only)]), "max")[0]:
+            raise ValueError("matmul: out has a block that is read-only")
 
 
 def problem_of(
@@ -98,15 +119,26 @@ def problem_of(
     )
 
 
-def read_bytes(text: int | str) -> int:
+def read_bytes(text: int | float | str) -> int:
     """A number of bytes: 2000000, "2GB", "512 MiB". Raises ValueError for anything else."""
-    if isinstance(text, int | np.integer) and text >= 0:
-        return int(text)
+    if isinstance(text, int | float | np.number) and not isinstance(text, bool):
+        if text >= 0 and text == int(text):
+            return int(text)
+        text = str(text)
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]i?|)B?\s*", str(text), re.IGNORECASE)
     if not found or not isinstance(text, str):
         raise ValueError(f'memory is {text!r}; it is a number of bytes, or text like "2GB"')
     unit = found[2][:1].upper() + found[2][1:].lower()
     return int(float(found[1]) * _UNITS[unit])
+
+
+def _three(numbers: object) -> bool:
+    """Whether these are three whole numbers from 1."""
+    return (
+        isinstance(numbers, tuple | list)
+        and len(numbers) == 3
+        and all(isinstance(n, int | np.integer) and n >= 1 for n in numbers)
+    )
 
 
 def _same_memory(one: DistributedMatrix, other: DistributedMatrix) -> bool:

@@ -2,8 +2,6 @@
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from hpcpar.linalg.cost import Cost, Problem, price
 from hpcpar.linalg.grids import Plan, candidates
 from hpcpar.linalg.layout import Grid, cut, length
@@ -16,6 +14,11 @@ if TYPE_CHECKING:
 
 __all__ = ["candidate_costs", "predicted_bytes"]
 
+FEW = 24  # grids that are looked at closely
+REMEMBERED = 256  # choices
+
+_known: dict[object, list[Cost]] = {}
+
 
 def candidate_costs(
     A: DistributedMatrix,
@@ -25,17 +28,24 @@ def candidate_costs(
     grid: Grid | None = None,
 ) -> list[Cost]:
     """Every grid of an algorithm with its cost, or the one that is given. Collective."""
-    if grid is not None:
-        grids = [_checked(grid, problem.ranks)]
-    else:
-        grids = list(candidates(problem.shape, problem.ranks, algorithm))
+    grids = (
+        [grid] if grid is not None else list(candidates(problem.shape, problem.ranks, algorithm))
+    )
     shared = A.reachable and B.reachable
     machine = measure_machine(A.comm, A.dtype, shared)
-    whole = _whole(A), _whole(B)
-    plans = [Plan(problem.shape, grid, problem.tiles, whole) for grid in grids]
-    rough = sorted((price(problem, plan, machine) for plan in plans), key=lambda c: c.seconds)
-    # To redistribute is looked at where it can still change the choice.
-    return [_with_moves(A, B, problem, cost, machine) for cost in rough[:24]]
+    key = problem, tuple(grids), machine, A.place, B.place
+    if key not in _known:
+        whole = _whole(A), _whole(B)
+        plans = [Plan(problem.shape, grid, problem.tiles, whole) for grid in grids]
+        rough = sorted(
+            (price(problem, plan, machine, exact=False) for plan in plans), key=lambda c: c.seconds
+        )
+        # Exact words, and to redistribute, where they can still change the choice.
+        few = rough if problem.memory is not None else rough[:FEW]
+        while len(_known) >= REMEMBERED:
+            del _known[next(iter(_known))]
+        _known[key] = [_with_moves(A, B, problem, cost.plan, machine) for cost in few]
+    return _known[key]
 
 
 def predicted_bytes(A: DistributedMatrix, B: DistributedMatrix, plan: Plan, rank: int) -> int:
@@ -69,29 +79,20 @@ def _read(matrix: DistributedMatrix, rank: int, wanted: tuple) -> int:
 
 
 def _with_moves(
-    A: DistributedMatrix, B: DistributedMatrix, problem: Problem, cost: Cost, machine: "Machine"
+    A: DistributedMatrix, B: DistributedMatrix, problem: Problem, plan: Plan, machine: "Machine"
 ) -> Cost:
-    plan, size = cost.plan, A.comm.size
+    size = A.comm.size
     most = 0
-    for rank in {0, plan.ranks - 1, size - 1}:
+    for rank in {*range(0, size, -(-size // 64)), plan.ranks - 1, size - 1}:
         came = 0
         for matrix, layout, whole in ((A, plan.a, plan.whole[0]), (B, plan.b, plan.whole[1])):
             if not whole and matrix.runs(rank) != layout.runs(matrix.shape, rank):
                 came += moved(matrix, size, rank, layout.runs(matrix.shape, rank))
         most = max(most, came)
-    return price(problem, plan, machine, most) if most else cost
+    return price(problem, plan, machine, most, exact=True)
 
 
 def _whole(matrix: DistributedMatrix) -> bool:
     """Whether every rank has all of it."""
     everything = cut(range(matrix.shape[0])), cut(range(matrix.shape[1]))
     return all(matrix.runs(rank) == everything for rank in range(matrix.comm.size))
-
-
-def _checked(grid: Grid, ranks: int) -> Grid:
-    if len(grid) != 3 or not all(isinstance(p, int | np.integer) and p >= 1 for p in grid):
-        raise ValueError(f"matmul: grid is {grid!r}; it is three numbers of ranks from 1")
-    p, q, r = (int(size) for size in grid)
-    if p * q * r > ranks:
-        raise ValueError(f"matmul: a grid of {p} x {q} x {r} takes more than the {ranks} ranks")
-    return p, q, r

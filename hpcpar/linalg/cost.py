@@ -61,16 +61,22 @@ class Report:
     bytes: int
 
 
-def price(problem: Problem, plan: Plan, machine: Machine, moved: int = 0) -> Cost:
-    """The cost of a plan; `moved` words have to be redistributed before."""
+def price(
+    problem: Problem, plan: Plan, machine: Machine, moved: int = 0, exact: bool = True
+) -> Cost:
+    """The cost of a plan; `moved` words have to be redistributed before.
+
+    Without `exact` the words are those of the first and the last rank.
+    """
     rows, columns, depth = (len(part) for part in plan.work(0))
-    item, words = problem.itemsize, plan.words
+    words = plan.words if exact else max(sum(plan.received(r)) for r in (0, plan.ranks - 1))
+    item = problem.itemsize
     width = widths(problem, plan, machine)
     panels = _panels(plan, width, machine.shared)
     extra, landing = _memory(problem, plan, machine.shared, width, panels, moved)
     partial = rows * columns * problem.wide
 
-    work = plan.flops * (4 if problem.complex else 1)
+    work = 2 * rows * columns * depth * (4 if problem.complex else 1)
     slow = sum(FULL / 8 / max(1, extent) for extent in (rows, columns, depth))  # ends of small ones
     seconds = work / machine.flops * (1 + slow) + panels * OVERHEAD
     touched = (rows * depth + depth * columns) * item + partial * (2 + 3 * max(0, panels - 1))
@@ -103,9 +109,12 @@ def widths(problem: Problem, plan: Plan, machine: Machine) -> int:
     overhead = OVERHEAD + 2 * machine.latency + landing
     width = int(sqrt(depth * overhead / column)) if column else depth
     width = max(NARROW, min(WIDE, width))
-    if problem.memory:
+    if problem.memory is not None:
+        fixed = (
+            rows * columns * problem.wide * (plan.grid[2] > 1 or problem.wide > problem.itemsize)
+        )
         traveling = max(1, _traveling(plan) * problem.itemsize)
-        width = min(width, problem.memory // 2 // traveling)
+        width = min(width, max(0, problem.memory - fixed) // 2 // traveling)
     return max(1, min(depth, width))
 
 

@@ -28,7 +28,8 @@ class Explanation:
         m, n, k = self.problem.shape
         lines = [
             f"A @ B: m {m}, n {n}, k {k} on {self.problem.ranks} ranks; "
-            f"no rank can do with fewer than {self.bound:,.0f} words received",
+            f"with even work on all, from one copy of A and B, some rank receives at least "
+            f"{self.bound:,.0f} words",
             f"{'grid':>12}{'algorithm':>12}{'words':>15}{'/ bound':>9}"
             f"{'redistribution':>16}{'extra bytes':>15}{'seconds':>11}",
         ]

@@ -131,17 +131,22 @@ class Plan:
         """The most words that any rank receives."""
         return max(sum(self.received(rank)) for rank in self._corners())
 
-    @property
-    def flops(self) -> int:
-        """The most that any rank computes."""
-        return 2 * max(prod(map(len, self.work(rank))) for rank in self._corners())
-
     def _corners(self) -> list[int]:
-        """Ranks among which are those with the largest and the smallest blocks."""
+        """Ranks among which is one that receives most.
+
+        Along a dimension of the grid the lengths of what is cut fall once, from one element (or
+        tile) more to none, and the last may be shorter: so it does to look on both sides of there.
+        """
         if self.ranks <= 64:
             return list(range(self.ranks))
         p, q, r = self.grid
-        ends = ({0, size - 1} for size in (p, q, r))
+        m, n, k = (-(-extent // u) for extent, u in zip(self.shape, self.units, strict=True))
+        deep, tall = {k // r, -(-k // r)}, {m // p, -(-m // p)}
+        ends = (
+            _ends(p, {m % p, *(depth % p for depth in deep)}),
+            _ends(q, {n % q, *(depth % q for depth in deep)}),
+            _ends(r, {k % r, *(height % r for height in tall)}),
+        )
         return [(i * q + j) * r + layer for i, j, layer in product(*ends)]
 
     def _layout(self, rows: Axis, columns: Axis) -> Layout:
@@ -179,6 +184,12 @@ def _factored(count: int) -> tuple[Grid, ...]:
     return tuple(
         (p, q, count // p // q) for p in divisors for q in divisors if count % (p * q) == 0
     )
+
+
+def _ends(size: int, falls: set[int]) -> list[int]:
+    """Places in a dimension: the first, the last, and those beside each fall."""
+    places = {0, size - 1, size - 2} | {fall + side for fall in falls for side in (-1, 0)}
+    return sorted(place for place in places if 0 <= place < size)
 
 
 def _only(runs: Runs) -> range:

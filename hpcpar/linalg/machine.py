@@ -34,7 +34,7 @@ class Machine:
     shared: bool
 
 
-_known: dict[tuple[str, bool, int, int], Machine] = {}  # by what ranks have in common
+_known: dict[tuple[str, str, bool, int, int], Machine] = {}  # by what ranks have in common
 _FIGURES = ("flops", "copy", "latency", "bandwidth")
 
 
@@ -43,7 +43,7 @@ def measure_machine(comm: "Communicator", dtype: np.dtype, shared: bool) -> Mach
 
     Every rank gets the same: rank 0's, where all have measured before.
     """
-    key = dtype.name, shared, comm.size, comm.nodes
+    key = comm.device.kind, dtype.name, shared, comm.size, comm.nodes
     known = _known.get(key)
     figures = np.zeros(len(_FIGURES) + 1)
     if known is not None:

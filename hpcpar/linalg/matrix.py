@@ -94,7 +94,7 @@ class DistributedMatrix:
                 problem = f"block is {list(array.shape)}{order}; its part is {list(wanted)}"
         except (TypeError, ValueError) as error:
             array, problem = None, str(error)
-        told = agree(mesh.comm, problem or f"={array.dtype.name}")
+        told = agree(mesh.comm, problem or f"={array.dtype.name} of {list(shape)}, {laid!r}")
         for rank, text in enumerate(told):
             if not (text or "").startswith("="):
                 raise ValueError(f"from_local: rank {rank}: {text}")
@@ -180,6 +180,11 @@ class DistributedMatrix:
         return block.T if self.turned else block
 
     @property
+    def place(self) -> object:
+        """Where everything lies: equal for matrices that lie alike."""
+        return self.storage.layout, self.storage.shape, self._window, self.turned
+
+    @property
     def reachable(self) -> bool:
         """Whether every rank's block can be read where it lies."""
         return self.storage.reachable
@@ -210,6 +215,11 @@ class DistributedMatrix:
         move(self, lambda rank: (rows, columns) if rank == root else ((), ()), into, "gather")
         return into if here else None
 
+    __array_ufunc__ = None  # NumPy's operators leave the decision to this class
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        raise TypeError("a distributed matrix is no array: take A.local, or A.gather()")
+
     def __matmul__(self, other: "DistributedMatrix") -> "DistributedMatrix":
         from hpcpar.linalg.product import matmul
 
@@ -230,16 +240,22 @@ class DistributedMatrix:
 
 def grid_of(mesh: "Mesh") -> Grid:
     """The mesh as rows x columns x layers. Raises ValueError for a mesh with other axes."""
-    sizes = dict(mesh.sizes)
-    grid = sizes.pop("rows", 1), sizes.pop("columns", 1), sizes.pop("layers", 1)
-    if sizes:
-        raise ValueError(f"{mesh}: matrices lie on a mesh of rows, columns and layers")
-    return grid
+    names = ("rows", "columns", "layers")
+    if list(mesh.sizes) != [name for name in names if name in mesh.sizes]:
+        raise ValueError(f"{mesh}: matrices take a mesh of rows, columns and layers, in this order")
+    rows, columns, layers = (mesh.sizes.get(name, 1) for name in names)
+    return rows, columns, layers
 
 
 def layout_of(mesh: "Mesh", layout: "str | Layout", block: int = 64) -> Layout:
-    """A layout by its name; one that is there already as it is."""
-    return layout if isinstance(layout, Layout) else named(layout, grid_of(mesh), block)
+    """A layout by its name; one that is there already as it is. Raises ValueError."""
+    if not isinstance(layout, Layout):
+        return named(layout, grid_of(mesh), block)
+    if layout.ranks > mesh.comm.size:
+        raise ValueError(
+            f"layout {layout} is for {layout.ranks} ranks, and {mesh} has {mesh.comm.size}"
+        )
+    return layout
 
 
 def _shape(shape: Any) -> tuple[int, int]:

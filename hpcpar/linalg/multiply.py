@@ -138,7 +138,7 @@ class Product:
         ahead: tuple[range, Request] | None = None
         for number in range(max(map(len, panels), default=0)):
             part = mine[number] if number < len(mine) else range(0)
-            steps = tuple(a.start(part, number) + b.start(part, number))
+            steps = a.start(part, number) + b.start(part, number)  # a list: not remembered
             rooms = {"a": a.room(number), "b": b.room(number)}
             request = self.comm.irun(steps, rooms, name="matmul")
             if ahead is not None:

@@ -18,6 +18,7 @@ from hpcpar.linalg.local import wide
 from hpcpar.linalg.matrix import DistributedMatrix
 from hpcpar.linalg.move import move
 from hpcpar.linalg.multiply import Product
+from hpcpar.linalg.storage import Storage
 from hpcpar.linalg.verify import Check
 
 if TYPE_CHECKING:
@@ -41,29 +42,35 @@ def matmul(
     """alpha A @ B + beta out.
 
     Args:
-        A, B: matrices or views of them (`A.T`, `A.H`, `A[2:5]`), of one dtype and one mesh.
+        A, B: matrices or views of them (`A.T`, `A.H`, `A[2:5]`), of one dtype and communicator.
         algorithm: auto, data, model, summa or 3d (linalg/grids.py).
         out: where the result goes, in its own layout and dtype; memory apart from the operands'.
             Without it the result lies as the algorithm leaves it.
         beta: 0 never reads `out`.
         tiles: m, n and k of the pieces that are multiplied one by one and added by one fixed tree:
             then the bits are the same on every grid and any number of ranks.
-        memory: what a rank may take beside operands and result: bytes, or "2GB".
+        memory: what a rank's panels and partial sums may take (docs/matmul.md): bytes, or "2GB".
         verify: check the result (Freivalds 1979), and name the rank whose block is wrong.
         grid: rows, columns and layers of ranks to use, instead of the best.
 
     Collective. Raises ValueError and TypeError, the same on every rank, for operands that do not
     fit; ArithmeticError where `verify` finds a wrong block.
     """
-    check_operands(A, B, algorithm, tiles)
+    check_operands(A, B, algorithm, tiles, grid)
     check_out(A, B, out, alpha, beta)
+    A.comm._compare(
+        "matmul", x=f"{A!r} @ {B!r}", algorithm=algorithm, grid=grid, tiles=tiles, memory=memory,
+        alpha=alpha, beta=beta, verify=verify, into=out if out is None else repr(out),
+    )  # fmt: skip
     problem = problem_of(A, B, tiles, memory)
     cost = choose(candidate_costs(A, B, problem, algorithm, grid), problem.memory)
     plan = cost.plan
     direct = out is not None and beta == 0 and _lies_so(out, plan)
     result = out if direct else None
     if result is None:
-        result = DistributedMatrix.empty(A.mesh, plan.shape[:2], A.dtype, plan.c)
+        # On its way to `out` it is not rounded yet: alpha and beta come before that.
+        dtype = A.dtype if out is None else wide(A.dtype)
+        result = DistributedMatrix(A.mesh, Storage.allocate(A.comm, plan.c, plan.shape[:2], dtype))
     check = Check(A, B, result if out is None else out, alpha, beta) if verify else None
     before = _traffic(A.comm)
     start = time.perf_counter()
@@ -90,11 +97,9 @@ def _deliver(
 ) -> None:
     """out = alpha result + beta out, from the layout of the one to that of the other."""
     xp = out.comm.device.xp
-    mine = out.block(out.comm.rank)
-    landing = xp.empty(mine.shape, mine.dtype)
-    move(result, out.runs, landing)
-    kind = wide(out.dtype)
-    total = landing.astype(kind, copy=False)
+    mine, kind = out.block(out.comm.rank), result.dtype
+    total = xp.empty(mine.shape, kind)
+    move(result, out.runs, total)
     if alpha != 1:
         total = xp.multiply(total, kind.type(alpha))
     if beta != 0:

@@ -8,6 +8,7 @@ most one half in each row; differences within the bound of rounding errors canno
 
 from math import sqrt
 
+import ml_dtypes
 import numpy as np
 
 from hpcpar.comm import agree
@@ -55,6 +56,9 @@ class Check:
             self.scale += self._times(C, self.xp.abs(spread), absolute=True) * abs(beta)
         terms = sqrt(max(1, A.shape[1]))
         self.share = SLACK * (_epsilon(A.dtype) + _epsilon(wide(A.dtype)) * terms)
+        # What is lost where products or the result are too small to be held.
+        self.floor = SLACK * (A.shape[1] + 1) * C.shape[1] * _smallest(A.dtype) * max(1, abs(alpha))
+        self.most = _largest(A.dtype)
 
     def run(self) -> None:
         """Compare. Collective; raises ArithmeticError on every rank."""
@@ -66,8 +70,10 @@ class Check:
             got = _product(mine, x[:, None], self.wanted.dtype, absolute=False)[:, 0]
             number = self.groups.index(columns)
             places = self.xp.concatenate([self.xp.arange(run.start, run.stop) for run in rows])
-            off = self.xp.abs(got - self.wanted[places, number])
-            wrong = ~(off <= self.share * self.scale[places, number])  # NaN is wrong too
+            wanted, scale = self.wanted[places, number], self.scale[places, number]
+            off = self.xp.abs(got - wanted)
+            wrong = ~(off <= self.share * scale + self.floor)  # NaN is wrong too
+            wrong &= self.xp.isfinite(wanted) & (scale <= self.most)  # it can be told
             if bool(wrong.any()):
                 first = int(places[int(self.xp.argmax(wrong))])
                 problem = f"{int(wrong.sum())} rows, the first is row {first} of C"
@@ -103,7 +109,13 @@ def _product(block: Array, x: Array, kind: np.dtype, absolute: bool) -> Array:
     return out
 
 
+def _smallest(dtype: np.dtype) -> float:
+    return float(ml_dtypes.finfo(dtype).smallest_subnormal)
+
+
+def _largest(dtype: np.dtype) -> float:
+    return float(ml_dtypes.finfo(dtype).max)
+
+
 def _epsilon(dtype: np.dtype) -> float:
-    if dtype.name == "bfloat16":
-        return 2.0**-8
-    return float(np.finfo(dtype).eps)
+    return float(ml_dtypes.finfo(dtype).eps)

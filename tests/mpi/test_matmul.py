@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import hpcpar
+from hpcpar import MismatchError
 from hpcpar.device import to_host
 from hpcpar.linalg import DistributedMatrix, distribute, matmul
 from hpcpar.linalg.bounds import lower_bound
@@ -178,6 +179,56 @@ def test_tiles_give_the_same_bits_everywhere(comm, mesh, dtype):
     alone.close()
 
 
+@pytest.mark.parametrize("dtype", ["f2", ml_dtypes.bfloat16])
+def test_alpha_and_beta_come_before_rounding(comm, mesh, dtype):
+    """In every layout of `out`: the same bits, and nothing overflows on the way."""
+    random = np.random.default_rng(9)
+    a, b = (random.uniform(20, 40, shape).astype(dtype) for shape in ((24, 90), (90, 24)))
+    A, B = (distribute(x if comm.rank == 0 else None, mesh) for x in (a, b))
+    seen = set()
+    for layout in LAYOUTS:
+        out = distribute(a[:, :24].copy() if comm.rank == 0 else None, mesh, layout, block=5)
+        for beta in (0, 1):
+            matmul(A, B, out=out, alpha=0.3, beta=beta, tiles=(8, 8, 16))
+        whole = out.gather()
+        if whole is not None:
+            seen.add(to_host(whole).tobytes())
+            assert np.isfinite(to_host(whole).astype("f4")).all()
+    assert len(seen) == (comm.rank == 0)
+
+
+def test_verify_of_numbers_that_are_hard_to_tell(comm, mesh):
+    """Too small, or not finite: no block is called wrong that is right."""
+    for dtype, size in (("f2", 1e-4), ("f4", 1e-23), ("f8", 1e-160)):
+        x = np.full((16, 16), size, dtype)
+        X = distribute(x if comm.rank == 0 else None, mesh)
+        matmul(X, X, verify=True)
+    x = np.ones((16, 16), np.float32)
+    x[3, 4] = np.nan
+    X = distribute(x if comm.rank == 0 else None, mesh)
+    assert np.isnan(comm.allreduce(np.array([float(matmul(X, X, verify=True).local.sum())]))[0])
+
+
+@pytest.mark.mpi(min_size=2)
+def test_ranks_that_ask_for_different_products(comm, mesh):
+    A = DistributedMatrix.empty(mesh, (8, 8))
+    for how in ({"alpha": comm.rank}, {"algorithm": "data" if comm.rank else "model"}):
+        with pytest.raises(MismatchError, match="matmul"):
+            matmul(A, A, **how)
+    with pytest.raises(ValueError, match="rank 1"):
+        DistributedMatrix.from_local(
+            mesh, np.zeros(tuple(map(len_of, mine(mesh, 8 + comm.rank)))), (8 + comm.rank, 8)
+        )
+
+
+def mine(mesh, rows):
+    return DistributedMatrix.empty(mesh, (8, 8)).layout.runs((rows, 8), mesh.comm.rank)
+
+
+def len_of(runs):
+    return sum(map(len, runs))
+
+
 def test_verify_names_the_rank(comm, mesh, monkeypatch):
     random = np.random.default_rng(3)
     a, b = values(random, (64, 40), "f4"), values(random, (40, 56), "f4")
@@ -238,7 +289,14 @@ def test_refused(comm, mesh):
         (lambda: matmul(A, B, "strassen"), ValueError, "must be one of auto"),
         (lambda: matmul(A, B, beta=1), ValueError, "no out"),
         (lambda: matmul(A, B, out=A), ValueError, r"out is float32\[6, 4\]"),
-        (lambda: matmul(A.T, A, out=A[:4, :4]), ValueError, "out overlaps A"),
+        (lambda: matmul(A.T, A, out=A[:4, :4]), ValueError, "out shares the memory of A"),
+        (lambda: matmul(A, B, tiles=5), ValueError, "three numbers"),
+        (lambda: matmul(A, B, "data", grid=(1, 1, 2)), ValueError, "more than the|not one of"),
+        (lambda: matmul(A, B, memory=True), ValueError, "memory is True"),
+        (lambda: matmul(A, B, alpha="2"), ValueError, "alpha is '2'"),
+        (lambda: A @ np.zeros((4, 5)), TypeError, "unsupported operand|not support ufuncs"),
+        (lambda: np.zeros((5, 6)) @ A, TypeError, "unsupported operand|not support ufuncs"),
+        (lambda: np.asarray(A), TypeError, r"A\.gather"),
         (lambda: matmul(A, B, tiles=(1, 2)), ValueError, "three numbers"),
         (lambda: matmul(A, B, tiles=(0, 2, 2)), ValueError, "three numbers"),
         (lambda: matmul(A, B, memory="much"), ValueError, "memory is 'much'"),

@@ -170,7 +170,7 @@ def test_refused(comm):
         DistributedMatrix.empty(with_mesh, (4,))
     with_mesh.close()
     other = hpcpar.Mesh(comm, data=-1)
-    with pytest.raises(ValueError, match="rows, columns and layers"):
+    with pytest.raises(ValueError, match="rows, columns and layers, in this order"):
         DistributedMatrix.empty(other, (4, 4))
     other.close()
 

@@ -57,6 +57,20 @@ def test_received_is_what_is_missing(m, n, k, grid):
     assert plan.words == max(sum(plan.received(rank)) for rank in range(plan.ranks))
 
 
+@settings(max_examples=25, deadline=None)
+@given(
+    st.integers(1, 400),
+    st.integers(1, 400),
+    st.integers(1, 400),
+    st.sampled_from([(2, 8, 8), (9, 7, 9), (5, 13, 1), (1, 11, 7), (3, 5, 17), (66, 1, 2)]),
+    st.none() | st.tuples(st.integers(1, 30), st.integers(1, 30), st.integers(1, 30)),
+)
+def test_words_of_many_ranks_are_those_of_the_rank_that_gets_most(m, n, k, grid, tiles):
+    """Few of them are looked at, and it is among those."""
+    plan = Plan((m, n, k), grid, tiles)
+    assert plan.words == max(sum(plan.received(rank)) for rank in range(plan.ranks))
+
+
 @settings(max_examples=30)
 @given(st.integers(1, 5), st.integers(1, 5), st.integers(1, 5), GRIDS)
 def test_no_grid_is_below_the_bound(a, b, c, grid):
