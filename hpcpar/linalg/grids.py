@@ -5,7 +5,7 @@ and k. Rank (i, j, l) multiplies block (i, l) of A and block (l, j) of B; before
 need the same block of an operand hold a share of it each and gather it, and afterwards the partial
 products of the layers are added, each layer its share of the rows (Agarwal et al. 1995; Solomonik
 and Demmel 2011; grids by Al Daas et al. 2022). The classical algorithms are grids with a one in
-them:
+them::
 
     data     P x 1 x 1     A by rows, and all of B
     model    1 x P x 1     B by columns, and all of A
