@@ -280,13 +280,16 @@ def widens(dtype: np.dtype, op: str, ranks: int) -> bool:
 
 
 def narrowed(
-    source: Array, target: Array, op: str, ranks: int
+    source: Array, target: Array, op: str, ranks: int, apart: bool = False
 ) -> tuple[Array, Array, Callable[[], object] | None]:
-    """What is added instead of `source`, where that goes, and how it ends."""
+    """What is added instead of `source`, where that goes, and how it ends.
+
+    The two are one array where they have one shape, unless they have to be `apart`.
+    """
     if not widens(source.dtype, op, ranks):
         return source, target, ending(op, target, ranks)
     total = source.astype(wide_dtype(source.dtype))
-    in_place = target.shape == source.shape
+    in_place = target.shape == source.shape and not apart
     landing = total if in_place else namespace(total).empty(target.shape, total.dtype)
 
     def end() -> None:

@@ -76,7 +76,7 @@ class Reductions(Allreduce):
             steps = shared_reduce_scatter(self.rank, self.size, counts, "x", block=block)
             buffers = {"x": x, "out": target}
         else:
-            added, landing, finish = narrowed(source, target, op, self.size)
+            added, landing, finish = narrowed(source, target, op, self.size, apart=True)
             segment = self._segment(source)
             nodes = self.node_map if self.node_map and consecutive(self.node_map) else None
             steps = schedules.reduce_scatter(
