@@ -8,7 +8,7 @@ import numpy as np
 if TYPE_CHECKING:
     from hpcpar.comm import Communicator
 
-__all__ = ["Mesh"]
+__all__ = ["Mesh", "coordinates"]
 
 
 class Mesh:

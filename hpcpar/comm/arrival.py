@@ -53,8 +53,9 @@ def await_all(mpi_comm: MPI.Comm, timeout: float) -> None:
         for request in missing.values():
             request.Cancel()
     text = np.frombuffer(problem.encode()[:_TEXT].ljust(_TEXT, b"\0"), np.uint8)
-    for peer in set(range(1, size)) - set(missing):
-        mpi_comm.Send(text, peer, tag)  # short, and awaited
+    answers = [mpi_comm.Isend(text, peer, tag) for peer in set(range(1, size)) - set(missing)]
+    if not _within(_ANSWER, lambda: all([answer.Test() for answer in answers])) and not problem:
+        raise HangError(f"rank 0 of {size} could not answer all ranks at {here} in {_ANSWER:g} s")
     if problem:
         raise HangError(problem, problem)
 

@@ -6,11 +6,11 @@ from numbers import Number
 
 import numpy as np
 
+from hpcpar.comm.perform import wide_dtype
 from hpcpar.device import address
 from hpcpar.linalg.cost import Problem
 from hpcpar.linalg.grids import ALGORITHMS, Shape, family
 from hpcpar.linalg.layout import Grid
-from hpcpar.linalg.local import wide
 from hpcpar.linalg.matrix import DistributedMatrix
 
 __all__ = ["check_operands", "check_out", "problem_of", "read_bytes"]
@@ -112,7 +112,7 @@ def problem_of(
         shape,
         A.comm.size,
         size,
-        wide(A.dtype).itemsize,
+        wide_dtype(A.dtype).itemsize,
         A.dtype.kind == "c",
         given,
         None if memory is None else read_bytes(memory),

@@ -6,7 +6,7 @@ from math import sqrt
 from hpcpar.linalg.grids import Plan, Shape
 from hpcpar.linalg.machine import OVERHEAD, Machine
 
-__all__ = ["LEAST", "Cost", "Problem", "Report", "choose", "price", "together", "widths"]
+__all__ = ["LEAST", "Cost", "Problem", "Report", "choose", "price", "widths", "worth_joining"]
 
 NARROW, WIDE = 64, 4096  # limits of a panel's width
 LEAST = 256  # columns of a panel that are worth a product of their own
@@ -118,7 +118,7 @@ def widths(problem: Problem, plan: Plan, machine: Machine) -> int:
     return max(1, min(depth, width))
 
 
-def together(shape: tuple[int, int], copied: int, panels: int) -> bool:
+def worth_joining(shape: tuple[int, int], copied: int, panels: int) -> bool:
     """Whether to copy so many elements costs less than to add up the products of so many panels.
 
     A copy reads and writes; an addition reads two and writes one, for every element of the result.
@@ -134,7 +134,7 @@ def _panels(plan: Plan, width: int, shared: bool) -> int:
     shares = max(1 if plan.whole[0] else plan.grid[1], 1 if plan.whole[1] else plan.grid[0])
     panels = min(shares, max(1, depth // LEAST))
     rows, columns = (len(part) for part in plan.work(0)[:2])
-    return 1 if together((rows, columns), _copied(plan), panels) else panels
+    return 1 if worth_joining((rows, columns), _copied(plan), panels) else panels
 
 
 def _copied(plan: Plan) -> int:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import prod
 
+from hpcpar.mesh import coordinates
 from hpcpar.schedule.exchange import split
 
 __all__ = ["LAYOUTS", "Axis", "Grid", "Layout", "Runs", "common", "cut", "length", "named"]
@@ -73,10 +74,7 @@ class Layout:
 
     def coords(self, rank: int) -> dict[str, int]:
         """The place of a rank in the grid."""
-        places, sizes = {}, dict(zip(DIMENSIONS, self.grid, strict=True))
-        for name, size in reversed(sizes.items()):
-            rank, places[name] = divmod(rank, size)
-        return places
+        return coordinates(dict(zip(DIMENSIONS, self.grid, strict=True)), rank)
 
     def runs(self, shape: tuple[int, int], rank: int) -> tuple[Runs, Runs]:
         """The rows and the columns that a rank holds of a matrix of this shape."""

@@ -1,4 +1,7 @@
-"""The products that one rank computes by itself, on NumPy or CuPy arrays."""
+"""The products that one rank computes by itself, on NumPy or CuPy arrays.
+
+16-bit numbers are multiplied and added up in float32 (`comm.perform.wide_dtype`).
+"""
 
 from typing import Any
 
@@ -6,16 +9,11 @@ import numpy as np
 
 from hpcpar.device import Array, namespace
 
-__all__ = ["add_product", "product", "tile_products", "wide"]
-
-
-def wide(dtype: np.dtype) -> np.dtype:
-    """The dtype that products are added up in: 16-bit numbers go by float32, rounded once."""
-    return np.dtype(np.float32) if dtype.itemsize == 2 else dtype
+__all__ = ["add_product", "product", "tile_products"]
 
 
 def product(a: Array, b: Array, out: Array) -> None:
-    """out = a @ b; `out` has the dtype `wide` of theirs, and what it held is not read."""
+    """out = a @ b; `out` has their `wide_dtype`, and what it held is not read."""
     if a.shape[1] == 0:
         out[...] = 0
         return

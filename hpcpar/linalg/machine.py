@@ -4,11 +4,13 @@ import time
 from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
 from hpcpar.comm.measure import measure_links
-from hpcpar.linalg.local import product, wide
+from hpcpar.comm.perform import wide_dtype
+from hpcpar.linalg.local import product
 
 if TYPE_CHECKING:
     from hpcpar.comm import Communicator
@@ -35,6 +37,7 @@ class Machine:
 
 
 _known: dict[tuple[str, str, bool, int, int], Machine] = {}  # by what ranks have in common
+_of: "WeakKeyDictionary[Communicator, dict[tuple[np.dtype, bool], Machine]]" = WeakKeyDictionary()
 _FIGURES = ("flops", "copy", "latency", "bandwidth")
 
 
@@ -43,6 +46,9 @@ def measure_machine(comm: "Communicator", dtype: np.dtype, shared: bool) -> Mach
 
     Every rank gets the same: rank 0's, where all have measured before.
     """
+    mine = _of.setdefault(comm, {})
+    if (dtype, shared) in mine:  # on all ranks alike: a communicator's calls are
+        return mine[dtype, shared]
     key = comm.device.kind, dtype.name, shared, comm.size, comm.nodes
     known = _known.get(key)
     figures = np.zeros(len(_FIGURES) + 1)
@@ -59,13 +65,14 @@ def measure_machine(comm: "Communicator", dtype: np.dtype, shared: bool) -> Mach
     comm.bcast(figures)
     flops, copy, latency, bandwidth = map(float, figures[:-1])
     _known[key] = Machine(flops, copy, latency, bandwidth, shared)
+    mine[dtype, shared] = _known[key]
     return _known[key]
 
 
 def _time_product(comm: "Communicator", dtype: np.dtype) -> float:
     xp = comm.device.xp
     a, b = xp.ones((EXTENT, EXTENT), dtype), xp.ones((EXTENT, EXTENT), dtype)
-    out = xp.empty((EXTENT, EXTENT), wide(dtype))
+    out = xp.empty((EXTENT, EXTENT), wide_dtype(dtype))
     times = []
     comm.barrier()  # all at the same time, as in a product
     for _ in range(ROUNDS + 1):

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
+from hpcpar.comm.running import SEGMENT_BYTES
 from hpcpar.device import Array, namespace
 from hpcpar.linalg.layout import Runs, common, length
 from hpcpar.schedule.collectives import alltoall
@@ -15,9 +16,7 @@ from hpcpar.schedule.collectives import alltoall
 if TYPE_CHECKING:
     from hpcpar.comm import Communicator
 
-__all__ = ["Part", "Source", "move", "moved", "parts_of", "sources"]
-
-SEGMENT_BYTES = 1 << 20
+__all__ = ["Part", "Source", "copy_parts", "move", "moved", "parts_of", "sources"]
 
 Owned = tuple[Runs, Runs]  # rows and columns
 Part = tuple[range, int, int]  # of one axis: elements, their place here and there
@@ -60,7 +59,7 @@ def move(
         comm.barrier()  # everybody has written
         moved_bytes = 0
         for owner, rows, columns in _pieces(source, comm.size, comm.rank, wanted(comm.rank)):
-            _copy(into, source.block(owner), rows, columns)
+            copy_parts(into, source.block(owner), rows, columns)
             if owner != comm.rank:
                 moved_bytes += _count(rows, columns) * into.dtype.itemsize
         comm.device.synchronize()
@@ -89,7 +88,7 @@ def _by_messages(source: Source, wanted: Callable[[int], Owned], into: Array, na
         for owner, rows, columns in _pieces(source, comm.size, me, wanted(me))
     }
     if me in arriving:
-        _copy(into, mine, *arriving.pop(me))
+        copy_parts(into, mine, *arriving.pop(me))
     leaving = {}
     for other in range(comm.size):
         if other != me:
@@ -157,7 +156,8 @@ def _grid(rows: Sequence[Part], columns: Sequence[Part]) -> list[tuple[Part, Par
     return [(row, column, len(row[0]), len(column[0])) for row in rows for column in columns]
 
 
-def _copy(into: Array, block: Array, rows: Sequence[Part], columns: Sequence[Part]) -> None:
+def copy_parts(into: Array, block: Array, rows: Sequence[Part], columns: Sequence[Part]) -> None:
+    """Copy parts of a block to their places in `into`."""
     for (_, r, at), (_, c, there), height, width in _grid(rows, columns):
         into[at : at + height, there : there + width] = block[r : r + height, c : c + width]
 

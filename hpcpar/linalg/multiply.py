@@ -4,12 +4,15 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from hpcpar.comm import together
+from hpcpar.comm.perform import wide_dtype
+from hpcpar.comm.running import SEGMENT_BYTES
 from hpcpar.device import Array
-from hpcpar.linalg.cost import LEAST, Cost, together
+from hpcpar.linalg.cost import LEAST, Cost, worth_joining
 from hpcpar.linalg.grids import Plan
 from hpcpar.linalg.layers import layer_steps
 from hpcpar.linalg.layout import Layout
-from hpcpar.linalg.local import add_product, product, tile_products, wide
+from hpcpar.linalg.local import add_product, product, tile_products
 from hpcpar.linalg.matrix import DistributedMatrix
 from hpcpar.linalg.operands import InPlace, Shares, Whole, cuts
 from hpcpar.tree import Subtotals
@@ -18,8 +21,6 @@ if TYPE_CHECKING:
     from hpcpar.comm.request import Request
 
 __all__ = ["Product"]
-
-SEGMENT_BYTES = 1 << 20
 
 Multiply = Callable[[Array, Array, range], None]
 
@@ -41,7 +42,7 @@ class Product:
         self.rank = A.comm.rank
         self.rows, self.columns, self.depth = plan.work(self.rank)
         self.xp = A.comm.device.xp
-        self.dtype = wide(A.dtype)
+        self.dtype = wide_dtype(A.dtype)
 
     def run(self, alpha: complex) -> None:
         """The product, times alpha."""
@@ -99,16 +100,16 @@ class Product:
         return multiply
 
     def _in_place(self, multiply: Multiply) -> None:
-        """Panels are read where they lie, between two barriers."""
+        """Panels are read where they lie, between two meetings; what fails here fails on all."""
         start = time.perf_counter()
         a, b = InPlace(self.A), InPlace(self.B)
         self.comm.device.synchronize()
         self.comm.barrier()  # everybody has written
-        if self.rows and self.columns:
-            for part in self._panels_in_place(a, b):
-                multiply(a.panel(self.rows, part), b.panel(part, self.columns), part)
-        self.comm.device.synchronize()
-        self.comm.barrier()  # everybody has read
+        with together(self.comm):  # at whose end everybody has read
+            if self.rows and self.columns:
+                for part in self._panels_in_place(a, b):
+                    multiply(a.panel(self.rows, part), b.panel(part, self.columns), part)
+            self.comm.device.synchronize()
         size = (a.words + b.words) * self.A.dtype.itemsize
         self.comm.ledger.add("matmul", 0, size, time.perf_counter() - start)
 
@@ -125,7 +126,7 @@ class Product:
         parts = _wide_enough(self.depth, cuts(held, self.depth))
         copied = a.copied(self.rows, self.depth) + b.copied(self.depth, self.columns)
         shape = len(self.rows), len(self.columns)
-        return [self.depth] if together(shape, copied, len(parts)) else parts
+        return [self.depth] if worth_joining(shape, copied, len(parts)) else parts
 
     def _by_messages(self, multiply: Multiply) -> None:
         """Each panel is sent by the rank that has it, one ahead of the product."""

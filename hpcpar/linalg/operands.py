@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from hpcpar.device import Array, namespace
 from hpcpar.linalg.layout import Runs, cut
-from hpcpar.linalg.move import Part, parts_of, sources
+from hpcpar.linalg.move import Part, copy_parts, parts_of, sources
 from hpcpar.schedule.steps import Recv, Send, Span, Step
 
 if TYPE_CHECKING:
@@ -68,12 +68,7 @@ class InPlace:
             self._buffer = namespace(mine).empty(count, mine.dtype)
         landing = self._buffer[:count].reshape(height, width)
         for owner, down, across in pieces:
-            block = self._matrix.block(owner)
-            for run, r, at in down:
-                for part, c, there in across:
-                    landing[at : at + len(run), there : there + len(part)] = block[
-                        r : r + len(run), c : c + len(part)
-                    ]
+            copy_parts(landing, self._matrix.block(owner), down, across)
         return landing
 
 

@@ -9,12 +9,12 @@ What the grids are, and what they move, is in grids.py.
 import time
 from typing import TYPE_CHECKING
 
+from hpcpar.comm.perform import wide_dtype
 from hpcpar.linalg.arguments import check_operands, check_out, problem_of
 from hpcpar.linalg.choice import candidate_costs
 from hpcpar.linalg.cost import Report, choose
 from hpcpar.linalg.grids import Plan
 from hpcpar.linalg.layout import Grid
-from hpcpar.linalg.local import wide
 from hpcpar.linalg.matrix import DistributedMatrix
 from hpcpar.linalg.move import move
 from hpcpar.linalg.multiply import Product
@@ -69,7 +69,7 @@ def matmul(
     result = out if direct else None
     if result is None:
         # On its way to `out` it is not rounded yet: alpha and beta come before that.
-        dtype = A.dtype if out is None else wide(A.dtype)
+        dtype = A.dtype if out is None else wide_dtype(A.dtype)
         result = DistributedMatrix(A.mesh, Storage.allocate(A.comm, plan.c, plan.shape[:2], dtype))
     check = Check(A, B, result if out is None else out, alpha, beta) if verify else None
     before = _traffic(A.comm)

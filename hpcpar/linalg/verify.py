@@ -12,9 +12,9 @@ import ml_dtypes
 import numpy as np
 
 from hpcpar.comm import agree
+from hpcpar.comm.perform import wide_dtype
 from hpcpar.device import Array, namespace
 from hpcpar.linalg.layout import Runs
-from hpcpar.linalg.local import wide
 from hpcpar.linalg.matrix import DistributedMatrix
 from hpcpar.rng import generator
 
@@ -55,7 +55,7 @@ class Check:
             self.wanted += self._times(C, spread.astype(kind), absolute=False) * beta
             self.scale += self._times(C, self.xp.abs(spread), absolute=True) * abs(beta)
         terms = sqrt(max(1, A.shape[1]))
-        self.share = SLACK * (_epsilon(A.dtype) + _epsilon(wide(A.dtype)) * terms)
+        self.share = SLACK * (_epsilon(A.dtype) + _epsilon(wide_dtype(A.dtype)) * terms)
         # What is lost where products or the result are too small to be held.
         self.floor = SLACK * (A.shape[1] + 1) * C.shape[1] * _smallest(A.dtype) * max(1, abs(alpha))
         self.most = _largest(A.dtype)

@@ -111,6 +111,14 @@ def test_allreduce_of_every_dtype(comm, dtype, op):
     assert bits(result) == bits(tree(parts, op))
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_reduce_scatter_where_one_rank_gets_everything(comm, dtype):
+    """The result has the shape of what is added, and 16-bit sums land in memory apart from it."""
+    parts = [brought(rank, 33, dtype).reshape(1, 33) for rank in range(comm.size)]
+    result = comm.reduce_scatter(parts[comm.rank])
+    assert bits(result) == (bits(tree(parts)) if comm.rank == 0 else b"")
+
+
 @pytest.mark.parametrize("dtype", [*FLOATS, np.complex64])
 def test_mean(comm, dtype):
     parts = [brought(rank, 50, dtype) for rank in range(comm.size)]

@@ -209,6 +209,20 @@ def test_verify_of_numbers_that_are_hard_to_tell(comm, mesh):
     assert np.isnan(comm.allreduce(np.array([float(matmul(X, X, verify=True).local.sum())]))[0])
 
 
+def test_what_fails_on_one_rank_fails_on_all(comm, mesh, monkeypatch):
+    A = DistributedMatrix.empty(mesh, (8, 8))
+    if comm.rank == comm.size - 1:
+
+        def fail(*_):
+            raise MemoryError("no room")
+
+        monkeypatch.setattr(Product, "_panels_in_place", fail)
+    if A.reachable:
+        with pytest.raises((MemoryError, RuntimeError), match="no room"):
+            matmul(A, A, "3d")
+    comm.barrier()
+
+
 @pytest.mark.mpi(min_size=2)
 def test_ranks_that_ask_for_different_products(comm, mesh):
     A = DistributedMatrix.empty(mesh, (8, 8))
