@@ -7,10 +7,11 @@ from hpcpar.nn.huggingface import load_weights
 from hpcpar.nn.linear_model import linear
 from hpcpar.nn.mlp import mlp
 from hpcpar.nn.model import Model
-from hpcpar.nn.parameters import Flat, Parameter
+from hpcpar.nn.parameters import Cut, Flat, Parameter
 
 __all__ = [
     "Arena",
+    "Cut",
     "Flat",
     "Model",
     "ModelConfig",

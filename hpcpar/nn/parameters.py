@@ -1,32 +1,78 @@
 """What a model's tensors are called, and how they lie in one flat buffer."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from types import ModuleType
 from typing import Any, Literal
 
 import numpy as np
 
-from hpcpar.device import Array
+from hpcpar.device import Array, namespace
 from hpcpar.rng import generator
 
-__all__ = ["Flat", "Parameter"]
+__all__ = ["Cut", "Flat", "Parameter"]
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """What a rank holds of a tensor that ranks share: runs of one axis, one after the other.
+
+    Attributes: shape, of the whole tensor; axis; runs, ascending, none over another.
+    """
+
+    shape: tuple[int, ...]
+    axis: int
+    runs: tuple[range, ...]
+
+    @property
+    def local_shape(self) -> tuple[int, ...]:
+        """Of the part."""
+        before, after = self.shape[: self.axis], self.shape[self.axis + 1 :]
+        return (*before, sum(map(len, self.runs)), *after)
+
+    def take(self, whole: Array) -> Array:
+        """The part of a whole tensor; a copy."""
+        parts = [whole[self._index(run)] for run in self.runs]
+        return namespace(whole).concatenate(parts, axis=self.axis)
+
+    def put(self, part: Array, whole: Array) -> None:
+        """Write the part to its place in the whole tensor."""
+        at = 0
+        for run in self.runs:
+            whole[self._index(run)] = part[self._index(range(at, at + len(run)))]
+            at += len(run)
+
+    def _index(self, run: range) -> tuple[slice, ...]:
+        return (slice(None),) * self.axis + (slice(run.start, run.stop),)
 
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """One tensor of a model, or a second use of one (`tied_to` is then the first use's name)."""
+    """One tensor of a model, or a second use of one (`tied_to` is then the first use's name).
+
+    `shape` is what this rank holds: the whole tensor, unless there is a `cut`.
+    """
 
     name: str
     shape: tuple[int, ...]
     init: Literal["zeros", "ones", "normal"] = "zeros"
     std: float = 0.0  # of init="normal"
     tied_to: str | None = None
+    cut: Cut | None = None
 
     @property
     def size(self) -> int:
         return prod(self.shape)
+
+    @property
+    def whole_shape(self) -> tuple[int, ...]:
+        """The tensor's own shape, however many ranks share it."""
+        return self.shape if self.cut is None else self.cut.shape
+
+    def held(self, cut: Cut) -> "Parameter":
+        """The same parameter on a rank that holds a part of it."""
+        return replace(self, shape=cut.local_shape, cut=cut)
 
     @property
     def decay(self) -> bool:
@@ -92,8 +138,10 @@ class Flat:
             view = views[parameter.name]
             if parameter.init == "normal":
                 random = generator(seed, "init", parameter.name)
-                values = random.standard_normal(parameter.shape, np.float32)
+                values = random.standard_normal(parameter.whole_shape, np.float32)
                 values *= np.float32(parameter.std)
+                if parameter.cut is not None:
+                    values = parameter.cut.take(values)
                 view[...] = self.xp.asarray(values)
             else:
                 view.fill(1 if parameter.init == "ones" else 0)

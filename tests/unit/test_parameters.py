@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from hpcpar.nn import Flat, Parameter, gpt
+from hpcpar.nn import Cut, Flat, Parameter
 
 A = Parameter("a", (2, 3), "normal", 0.5)
 B = Parameter("b", (3,), "ones")
@@ -101,3 +101,24 @@ def test_errors(parameters, message):
 def test_buffer_of_another_size():
     with pytest.raises(ValueError, match=r"shape \(12,\); it must be \(13,\)"):
         Flat([A, B, C], np).params_views(np.zeros(12, np.float32))
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_a_cut_tensor_starts_as_the_part_of_the_whole(axis):
+    whole = Parameter("w", (6, 9), "normal", 1.0)
+    runs = [(range(0, 2), range(3, 4)), (range(2, 3), range(4, 6))]
+    held = [whole.held(Cut((6, 9), axis, own)) for own in runs]
+    together = np.full((6, 9), np.nan, np.float32)
+    for parameter in held:
+        flat = Flat([parameter], np)
+        weights = flat.empty()
+        flat.initialize(weights, seed=3)
+        assert parameter.whole_shape == (6, 9)
+        assert parameter.cut.take(together).shape == parameter.shape
+        parameter.cut.put(flat.params_views(weights)["w"], together)
+    flat = Flat([whole], np)
+    weights = flat.empty()
+    flat.initialize(weights, seed=3)
+    here = (slice(None),) * axis + (slice(0, 6),)
+    assert (together[here] == weights.reshape(6, 9)[here]).all()
+    assert np.isnan(together).sum() == together.size - together[here].size
