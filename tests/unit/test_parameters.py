@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from hpcpar.nn import Cut, Flat, Parameter
+from hpcpar.nn import Cut, Flat, Parameter, gpt
 
 A = Parameter("a", (2, 3), "normal", 0.5)
 B = Parameter("b", (3,), "ones")
