@@ -1,7 +1,8 @@
 """Parallel training: how one model's step is shared by many ranks."""
 
-from hpcpar.parallel.data import BatchConfig, DataParallel
+from hpcpar.parallel.config import BatchConfig, ParallelConfig
 from hpcpar.parallel.evaluate import evaluate
-from hpcpar.parallel.update import SharedUpdate
+from hpcpar.parallel.parallelize import parallelize
+from hpcpar.parallel.training import ParallelModel
 
-__all__ = ["BatchConfig", "DataParallel", "SharedUpdate", "evaluate"]
+__all__ = ["BatchConfig", "ParallelConfig", "ParallelModel", "evaluate", "parallelize"]
