@@ -42,8 +42,9 @@ def train(config: Config, comm: Communicator) -> None:
         plain = build_model(config.model, dataset)
         sizes = config.parallel.sizes(comm.size)
     mesh = Mesh(comm, **sizes)
-    model = parallelize(plain, mesh, dataset.train, config.parallel, config.batch, config.optim,
-                        config.reproducible)  # fmt: skip
+    model = parallelize(
+        plain, mesh, config.parallel, config.batch, config.optim, config.reproducible
+    )
     sampler = Sampler(len(dataset.train), config.batch.size, config.seed)
     if model.idle_ranks:
         note(f"{model.idle_ranks} ranks have no leaf of the batch to compute", comm)
@@ -54,7 +55,7 @@ def train(config: Config, comm: Communicator) -> None:
         for step in range(start + 1, config.steps + 1):
             report.begin_step()
             # The gradient, added in one fixed order; then every rank updates its own part.
-            loss = model.loss_and_gradients(sampler.indices(step - 1))
+            loss = model.loss_and_gradients(dataset.train, sampler.indices(step - 1))
             norm = model.update.norm()
             if not np.isfinite([loss, norm]).all():
                 raise UserError(f"step {step}: loss {loss}, gradient norm {norm}; lower --optim.lr")

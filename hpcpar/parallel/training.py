@@ -38,7 +38,6 @@ class ParallelModel:
         model: Model,
         holdings: Holdings,
         axes: Axes,
-        part: "Part",
         batch: BatchConfig,
         leaves: "Sequence[range]",
         sums: "Sequence[GradientSum]",
@@ -48,7 +47,7 @@ class ParallelModel:
     ) -> None:
         self.model, self.holdings, self.axes, self.weights = model, holdings, axes, weights
         self.gradients, self.arena, self.comm = sums, arena, axes.comm
-        self._part, self._batch, self._leaves = part, batch, leaves
+        self._batch, self._leaves = batch, leaves
         rounds = any(isinstance(total, RoundSum) for total in sums)
         slots = deal_slots(leaves, axes.data_size, rounds)
         self.idle_ranks = axes.pipeline_size * sum(
@@ -60,10 +59,9 @@ class ParallelModel:
             axes.stage, axes.pipeline_size, len(self._slots), axes.parallel.stages_a_rank,
         )  # fmt: skip
         self._backward = Gradients(holdings, sums, weights.xp)
-        sample = part.batch(np.zeros(1, np.int64))[0].shape[1:]
         self._performer = Performer(
-            holdings, model.loss_function, weights, self._backward, sample, axes.comm.device,
-            arena, axes.pipeline, axes.comm.progress,
+            holdings, model.loss_function, weights, self._backward, model.input_shape,
+            axes.comm.device, arena, axes.pipeline, axes.comm.progress,
         )  # fmt: skip
         self.update = Update(optim, holdings, weights, sums, axes.comm, axes.pipeline)
 
@@ -89,17 +87,17 @@ class ParallelModel:
                     values[piece.run.start : piece.run.stop]
                 )
 
-    def loss_and_gradients(self, indices: np.ndarray) -> float:
+    def loss_and_gradients(self, part: "Part", indices: np.ndarray) -> float:
         """The mean loss of the global batch of these samples; its gradient is then summed.
 
         `indices` has shape (batch.size,), the same on every rank; a rank reads only its own
         samples. The loss is a float64 sum over all targets, divided by their number. Collective.
         """
         micros = indices.reshape(-1, self._batch.micro)
-        targets = self._batch.size * self._part.targets_per_sample
+        targets = self._batch.size * part.targets_per_sample
         self._backward.begin(self._slots)
         losses = self._performer.run(
-            self._actions, self._slots, lambda micro: self._part.batch(micros[micro]),
+            self._actions, self._slots, lambda micro: part.batch(micros[micro]),
             lambda micro: self._batch.micro, 1.0 / targets,
         )  # fmt: skip
         for total in reversed(self.gradients):
