@@ -10,6 +10,7 @@ started, and only the end of a schedule waits for sends, where all receives have
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 from hpcpar.schedule.check import ScheduleError
 from hpcpar.schedule.pipeline_actions import (
@@ -58,7 +59,7 @@ def check_pipeline(schedules: Schedules, micros: int, chunks: int = 1) -> None:
                 earlier = list(found).index(later)
                 why = f"that of micro-batch {earlier} has to come before"
                 raise _fault(schedules, rank, number, why)
-    for s, (here, after) in enumerate(zip(stages, stages[1:], strict=False)):
+    for s, (here, after) in enumerate(pairwise(stages)):
         _matched(schedules, s % ranks, here.sent, (s + 1) % ranks, after.received)
         _matched(schedules, (s + 1) % ranks, after.returned, s % ranks, here.regained)
     _together(schedules, messages, stages, micros)
@@ -68,7 +69,8 @@ def peak_activations(schedules: Schedules) -> tuple[int, ...]:
     """The largest number of activations that each rank holds at a time.
 
     The activation of a micro-batch in a virtual stage is there from the start of its `Forward` to
-    the end of its `Backward` or `BackwardWeight`. With v chunks it is that of 1 / v of a rank's layers.
+    the end of its `Backward` or `BackwardWeight`. With v chunks it is that of 1 / v of a rank's
+    layers.
     """
     peaks = []
     for steps in schedules:
@@ -150,9 +152,7 @@ def _together(
         raise ScheduleError(_circle(schedules, waiting, stages, micros))
 
 
-def _circle(
-    schedules: Schedules, waiting: dict[int, int], stages: list[Stage], micros: int
-) -> str:
+def _circle(schedules: Schedules, waiting: dict[int, int], stages: list[Stage], micros: int) -> str:
     """Follow who waits for whom, until a rank comes up again."""
     held = {rank: number for number, rank in waiting.items()}
     rank = min(held)

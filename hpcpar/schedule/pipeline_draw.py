@@ -39,8 +39,8 @@ def draw_pipeline(
 
     Args:
         schedules: the actions of every rank.
-        timeline: (rank, action, start, end) in seconds: that of `price_pipeline`, or a measured one.
-            None prices the schedules with backwards that take twice a forward, and no transfers.
+        timeline: (rank, action, start, end) in seconds, that of `price_pipeline` or a measured
+            one. None prices the schedules: a backward takes twice a forward, transfers nothing.
         title: a line above the picture.
 
     Compute actions are boxes with the number of their micro-batch, where it fits. Of several chunks

@@ -5,9 +5,8 @@ for `transfer` seconds, while both go on; messages do not slow one another. A co
 when the rank has come to it and its message is there.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from numbers import Real
 
 from hpcpar.schedule.pipeline_actions import (
     Action,
@@ -64,10 +63,7 @@ def price_pipeline(
     takes longer than the backward that it is part of, and ranks that wait for each other for ever.
     """
     stages = 1 + max((action.stage for steps in schedules for action in steps), default=-1)
-    costs = [
-        _each("forward", forward, stages),
-        _each("backward", backward, stages),
-    ]
+    costs = [_each("forward", forward, stages), _each("backward", backward, stages)]
     halves = [seconds / 2 for seconds in costs[1]]
     costs.append(halves if weight is None else _each("weight", weight, stages))
     for stage, (whole, part) in enumerate(zip(*costs[1:], strict=True)):
@@ -82,7 +78,7 @@ def price_pipeline(
 
 def _each(what: str, seconds: float | Sequence[float], stages: int) -> list[float]:
     """One number for each stage."""
-    each = [float(seconds)] * stages if isinstance(seconds, Real) else [*map(float, seconds)]
+    each = [*map(float, seconds if isinstance(seconds, Iterable) else [seconds] * stages)]
     if len(each) != stages:
         raise ValueError(f"{what} has {len(each)} times for {stages} virtual stages")
     if not all(time >= 0 for time in each):

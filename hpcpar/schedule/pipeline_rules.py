@@ -1,4 +1,4 @@
-"""What each action of a pipeline needs before it, and what it leaves behind: the checker's rules."""
+"""The checker's rules: what each action of a pipeline needs, and what it leaves behind."""
 
 from collections.abc import Callable, Container
 from dataclasses import dataclass, field
