@@ -73,7 +73,7 @@ def test_zero_bubble(ranks):
 @pytest.mark.parametrize("name", ["gpipe", "interleaved", "zero-bubble"])
 def test_transfers_travel_while_the_ranks_compute(name):
     """They delay the first and the last micro-batches; those between do not wait for them."""
-    few, many = (price_pipeline(schedules_of(name, 4, m), 1, 2, transfer=0.25) for m in (16, 32))
+    few, many = (price_pipeline(schedules_of(name, 4, m), 1, 2, transfer=0.5) for m in (16, 32))
     chunks = 2 if name == "interleaved" else 1
     assert many.seconds - few.seconds == 16 * 3 * chunks
     assert few.seconds > price_pipeline(schedules_of(name, 4, 16), 1, 2).seconds
