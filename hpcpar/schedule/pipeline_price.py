@@ -82,7 +82,7 @@ def _each(what: str, seconds: float | Sequence[float], stages: int) -> list[floa
     if len(each) != stages:
         raise ValueError(f"{what} has {len(each)} times for {stages} virtual stages")
     if not all(time >= 0 for time in each):
-        raise ValueError(f"{what} takes no time less than 0: {seconds}")
+        raise ValueError(f"{what} has to take 0 seconds or more, not {seconds}")
     return each
 
 

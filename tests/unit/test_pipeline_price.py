@@ -178,13 +178,13 @@ def test_nothing_costs_nothing():
     [
         (([1, 1, 1], 1), "forward has 3 times for 2 virtual stages"),
         ((1, [1]), "backward has 1 times for 2 virtual stages"),
-        ((-1, 1), "forward takes no time less than 0: -1"),
-        ((1, float("nan")), "backward takes no time less than 0: nan"),
+        ((-1, 1), "forward has to take 0 seconds or more, not -1"),
+        ((1, float("nan")), "backward has to take 0 seconds or more, not nan"),
         (
             (1, 2, 3),
             "the weight gradient of stage 0 takes 3.0 seconds, more than the backward, 2.0",
         ),
-        ((1, 2, 1, -0.5), "transfer takes no time less than 0"),
+        ((1, 2, 1, -0.5), "transfer has to take 0 seconds or more, not -0.5"),
     ],
 )
 def test_times_that_are_none(arguments, words):
