@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from hpcpar.errors import HangError, MismatchError, UserError
     from hpcpar.linalg import DistributedMatrix, distribute, explain, matmul
     from hpcpar.mesh import Mesh
-    from hpcpar.parallel import parallelize
+    from hpcpar.parallel.parallelize import parallelize
     from hpcpar.tree import TreeSum
 
 __version__ = "0.1.0"

@@ -59,10 +59,9 @@ class Loss(Protocol):
 class Model:
     """Layers in a row, and a loss at the end.
 
-    `parameters` lists every tensor in order of use; `input_shape` and `input_dtype` are those of one
-    sample. `flops_per_sample` counts the additions and
+    `parameters` lists every tensor in order of use. `flops_per_sample` counts the additions and
     multiplications of the matrix products of one sample, forward and backward, without those that a
-    causal mask makes needless.
+    causal mask makes needless. `input_shape` and `input_dtype` are those of one sample.
 
     All methods take the weights `p` and the gradients `g` as dictionaries by name (see
     `parameters.Flat`), and an arena, from which everything else is taken and to which it returns.
