@@ -17,9 +17,9 @@ LINE = 64  # bytes of a cache line
 
 
 class Arena:
-    """A free list of arrays, by shape and dtype.
+    """A free list of arrays, by their bytes.
 
-    `take` lends an array, `give` hands it back. Training takes the same shapes in every step, so
+    `take` lends an array, `give` hands it back. Training takes the same sizes in every step, so
     that after the first one nothing is allocated. (An allocation of some MB would be a fresh
     mapping each time, and its page faults cost as much as the arithmetic.)
     """
@@ -27,7 +27,7 @@ class Arena:
     def __init__(self, xp: ModuleType = np):
         self.xp = xp
         self.bytes = 0  # allocated so far
-        self._free: dict[Hashable, list[Array]] = {}
+        self._free: dict[int, list[Array]] = {}
         self._lent: dict[int, Array] = {}  # by id; kept alive, so that no other has the same id
         self._constants: dict[Hashable, Array] = {}
         self._slab = np.empty(0, np.uint8)  # what new arrays are cut from
@@ -45,9 +45,11 @@ class Arena:
     def take(self, shape: tuple[int, ...], dtype: Any) -> Array:
         """An array of this shape and dtype, C order, its values undefined."""
         dtype = np.dtype(dtype)  # np.float32 equals it, but has another hash
-        free = self._free.get((shape, dtype))
+        free = self._free.get(prod(shape) * dtype.itemsize)
         if free:
             array = free.pop()
+            if array.shape != shape or array.dtype != dtype:  # the same memory, seen otherwise
+                array = array.reshape(-1).view(dtype).reshape(shape)
         else:
             array = self._allocate(shape, dtype)
             self.bytes += array.nbytes
@@ -71,7 +73,7 @@ class Arena:
             elif self._lent.pop(id(item), None) is None:
                 raise ValueError(f"an array of shape {item.shape} was given back but is not lent")
             else:
-                self._free.setdefault((item.shape, item.dtype), []).append(item)
+                self._free.setdefault(item.nbytes, []).append(item)
 
     def constant(self, key: Hashable, make: Callable[[], Array]) -> Array:
         """What `make` returned when this key was first asked for. Nobody may write to it."""

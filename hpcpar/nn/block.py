@@ -5,8 +5,15 @@ from typing import NamedTuple
 
 from hpcpar.device import Array, namespace
 from hpcpar.nn.arena import Arena
+from hpcpar.nn.footprint import (
+    Footprint,
+    floats,
+    gelu_backward_scratch,
+    norm_backward_scratch,
+)
 from hpcpar.nn.model import Tensors
 from hpcpar.nn.ops import attention, gelu, layernorm, linear
+from hpcpar.nn.ops.blocks import block_rows
 from hpcpar.nn.parameters import Parameter
 
 __all__ = ["Block"]
@@ -207,6 +214,32 @@ class Block:
 
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         return shape
+
+    def footprint(self, shape: tuple[int, ...], host: bool = True) -> Footprint:
+        batch, length, width = shape
+        rows = batch * length
+        stream, qkv, hidden = rows * width, 3 * rows * width, 4 * rows * width
+        scores, sums = self.heads * length**2, rows * self.heads
+        saved = floats(
+            (stream, 5), (rows, 2), (qkv, 1), (batch * scores, 1), (sums, 1), (hidden, 2)
+        )
+        gelu_scratch = 2 * block_rows(rows, 4 * width, host)[0] * 4 * width
+        within = floats((hidden, 1), (qkv, 1), (scores if host else batch * scores, 1), (sums, 1))
+        within += floats((stream, 1)) + norm_backward_scratch(rows, width, host)
+        within += gelu_backward_scratch(rows, 4 * width, host)
+        small = floats((4 * width, 1), (width, 4))
+        return Footprint(
+            saved=saved,
+            forward=saved + floats((stream, 1), (gelu_scratch, 1)),
+            backward=within,
+            input=within + small,
+            kept=floats((hidden, 2), (stream, 5), (qkv, 1)) + small,
+        )
+
+    def flops(self, shape: tuple[int, ...]) -> float:
+        batch, length, width = shape
+        attended = 2 * batch * length * (length + 1) * width  # both products, causal
+        return 2.0 * batch * length * 12 * width**2 + attended
 
     def _norm(self, name: str, p: Tensors, x: Array, arena: Arena) -> Norm:
         out, normal = arena.take(x.shape, x.dtype), arena.take(x.shape, x.dtype)

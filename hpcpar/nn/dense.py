@@ -4,8 +4,10 @@ from typing import Any
 
 from hpcpar.device import Array
 from hpcpar.nn.arena import Arena
+from hpcpar.nn.footprint import Footprint, floats, gelu_backward_scratch
 from hpcpar.nn.model import Tensors
 from hpcpar.nn.ops import gelu, linear
+from hpcpar.nn.ops.blocks import block_rows
 from hpcpar.nn.parameters import Parameter
 
 __all__ = ["Dense"]
@@ -79,3 +81,22 @@ class Dense:
 
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         return (*shape[:-1], self.weight.shape[1])
+
+    def footprint(self, shape: tuple[int, ...], host: bool = True) -> Footprint:
+        rows, (inputs, outputs) = shape[0], self.weight.shape
+        x, y = floats((rows * inputs, 1)), floats((rows * outputs, 1))
+        if not self.activation:
+            dx = floats() if self.first else x
+            return Footprint(saved=x, forward=y, backward=dx, input=dx, kept=x + y)
+        bias, slope = floats((outputs, 1)), y
+        scratch = floats((2 * block_rows(rows, outputs, host)[0] * outputs, 1))
+        within = bias + gelu_backward_scratch(rows, outputs, host)
+        if not self.first:
+            within |= bias + (x - slope)  # dx, after the slope was given back
+        return Footprint(
+            saved=x + slope, forward=y + slope + scratch, backward=within, input=within,
+            kept=x + y + bias,
+        )  # fmt: skip
+
+    def flops(self, shape: tuple[int, ...]) -> float:
+        return 2.0 * shape[0] * self.weight.size

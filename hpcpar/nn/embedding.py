@@ -1,9 +1,11 @@
 """The first layer of a GPT: what a token is, plus where it stands."""
 
+from math import prod
 from typing import Any
 
 from hpcpar.device import Array, namespace
 from hpcpar.nn.arena import Arena
+from hpcpar.nn.footprint import Footprint, floats
 from hpcpar.nn.model import Tensors
 from hpcpar.nn.ops import embedding
 from hpcpar.nn.parameters import Parameter
@@ -49,3 +51,15 @@ class Embedding:
 
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         return (*shape, self.tokens.shape[1])
+
+    def footprint(self, shape: tuple[int, ...], host: bool = True) -> Footprint:
+        rows, width = prod(shape), self.tokens.shape[1]
+        tokens, out = floats((rows, 1)), floats((rows * width, 1))
+        sorted_rows = out if host else floats()
+        return Footprint(
+            saved=tokens, forward=out, backward=sorted_rows, input=floats(), kept=tokens + out,
+            weight=sorted_rows,
+        )  # fmt: skip
+
+    def flops(self, shape: tuple[int, ...]) -> float:
+        return 0.0

@@ -1,9 +1,11 @@
 """The last layer of a GPT: a norm, and the embedding again, as a projection to the vocabulary."""
 
+from math import prod
 from typing import Any
 
 from hpcpar.device import Array
 from hpcpar.nn.arena import Arena
+from hpcpar.nn.footprint import Footprint, floats, norm_backward_scratch
 from hpcpar.nn.model import Tensors
 from hpcpar.nn.ops import layernorm, linear
 from hpcpar.nn.parameters import Parameter
@@ -62,3 +64,16 @@ class Head:
 
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         return (*shape[:-1], self.output.shape[0])
+
+    def footprint(self, shape: tuple[int, ...], host: bool = True) -> Footprint:
+        rows, width, outputs = prod(shape[:-1]), shape[-1], self.output.shape[0]
+        saved = floats((rows * width, 2), (rows, 1))
+        logits, within = floats((rows * outputs, 1)), norm_backward_scratch(rows, width, host)
+        within += floats((rows * width, 1), (width, 2))  # dx; dw and db of the norm
+        return Footprint(
+            saved=saved, forward=saved + logits, backward=within, input=within,
+            kept=logits + floats((rows * width, 1), (width, 2)),
+        )  # fmt: skip
+
+    def flops(self, shape: tuple[int, ...]) -> float:
+        return 2.0 * prod(shape) * self.output.shape[0]

@@ -1,9 +1,12 @@
 """What is minimized: cross-entropy for classes and tokens, half the squared error for numbers."""
 
+from math import prod
+
 import numpy as np
 
 from hpcpar.device import Array, namespace
 from hpcpar.nn.arena import Arena
+from hpcpar.nn.footprint import Sizes, floats
 from hpcpar.nn.model import Loss
 from hpcpar.nn.ops import cross_entropy
 
@@ -23,6 +26,10 @@ class CrossEntropy:
         logits = outputs.reshape(-1, outputs.shape[-1])
         loss = cross_entropy.forward_backward(logits, targets.reshape(-1), scale, arena)
         return loss, outputs
+
+    def scratch(self, shape: tuple[int, ...]) -> Sizes:
+        rows = prod(shape[:-1])
+        return floats((2 * rows, 1), (rows, 1))  # losses in float64, sums
 
 
 class SquaredError:
@@ -47,6 +54,9 @@ class SquaredError:
         xp.multiply(outputs, scale, out=outputs)
         arena.give(squares)
         return loss, outputs
+
+    def scratch(self, shape: tuple[int, ...]) -> Sizes:
+        return floats((2 * prod(shape), 1))
 
 
 def loss_for(task: str) -> Loss:

@@ -7,6 +7,7 @@ import numpy as np
 
 from hpcpar.device import Array
 from hpcpar.nn.arena import Arena
+from hpcpar.nn.footprint import Footprint, Sizes
 from hpcpar.nn.parameters import Parameter
 
 __all__ = ["Layer", "Loss", "Model", "Tensors"]
@@ -43,6 +44,12 @@ class Layer(Protocol):
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """The shape of y for an x of this shape."""
 
+    def footprint(self, shape: tuple[int, ...], host: bool = True) -> Footprint:
+        """What it takes from the arena for an x of this shape, on a CPU (`host`) or a GPU."""
+
+    def flops(self, shape: tuple[int, ...]) -> float:
+        """Additions and multiplications of the matrix products of `forward`; backward has twice."""
+
 
 class Loss(Protocol):
     """What is minimized, a sum over the targets of a micro-batch."""
@@ -54,6 +61,9 @@ class Loss(Protocol):
         self, outputs: Array, targets: Array, scale: float, arena: Arena
     ) -> tuple[float, Array]:
         """The sum, and the gradient of scale * sum, which takes the place of `outputs`."""
+
+    def scratch(self, shape: tuple[int, ...]) -> Sizes:
+        """What `value_and_gradient` takes from the arena for outputs of this shape."""
 
 
 class Model:

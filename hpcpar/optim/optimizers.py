@@ -72,6 +72,11 @@ class Optimizer(ABC):
         self._block = min(BLOCK, longest) if xp is np else longest
         self._scratch = xp.empty((2, self._block), dtype)
 
+    @property
+    def bytes(self) -> int:
+        """Of the state, and of the room beside it."""
+        return int(self._scratch.nbytes) + sum(int(a.nbytes) for a in self.flat_state.values())
+
     def update(
         self,
         params: Mapping[str, Array],

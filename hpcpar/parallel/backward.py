@@ -26,12 +26,18 @@ class Gradients:
         self._holdings, self._sums, self._xp = holdings, sums, xp
         self._leaves: dict[int, Array] = {}  # by bucket: a stage has one leaf at a time
         self._spare: Array = xp.empty(0, np.float32)
-        self._views: dict[tuple[int, int], tuple[Array, Tensors]] = {}
         self._last: Slot | None = None
+
+    @property
+    def bytes(self) -> int:
+        """Of the room beside the leaves."""
+        return int(self._spare.nbytes)
 
     def begin(self, slots: Sequence[Slot]) -> None:
         """A step of these slots."""
         self._last = slots[-1]
+        for total in self._sums:
+            total.begin()
 
     def target(self, slot: Slot, layer: int) -> Tensors:
         """Views to write the gradient of a layer's parameters into."""
@@ -44,7 +50,7 @@ class Gradients:
                 array = self._leaves[number]
             else:
                 array = self._beside(layer)[at : at + size]
-            found |= self._named(number, array)
+            found |= views(self._holdings.buckets[number], array)
             at += size
         return found
 
@@ -72,13 +78,4 @@ class Gradients:
         size = sum(self._holdings.buckets[i].size for i in self._holdings.gradients_of[layer])
         if len(self._spare) < size:
             self._spare = self._xp.empty(size, np.float32)
-            self._views.clear()
         return self._spare
-
-    def _named(self, number: int, array: Array) -> Tensors:
-        """The views of a bucket's array, made once."""
-        key = number, array.ctypes.data if isinstance(array, np.ndarray) else array.data.ptr
-        known = self._views.get(key)
-        if known is None:
-            known = self._views[key] = array, views(self._holdings.buckets[number], array)
-        return known[1]

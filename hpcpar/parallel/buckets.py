@@ -7,7 +7,7 @@ cut where blocks of the norm end, so that the rank that has a slice can add up i
 from bisect import bisect_left
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import pairwise
 
 from hpcpar.nn import Parameter
@@ -69,6 +69,14 @@ class Bucket:
         """Elements."""
         return sum(parameter.size for parameter in self.parameters)
 
+    @cached_property
+    def places(self) -> list[tuple[str, slice, tuple[int, ...]]]:
+        """Name, place in the buffer and shape of every parameter."""
+        return [
+            (piece.name, slice(piece.at, piece.at + piece.size), piece.parameter.shape)
+            for piece in self.pieces()
+        ]
+
     def pieces(self, run: range | None = None) -> list[Piece]:
         """The parts of the parameters that lie in a run of elements; None is all."""
         run = range(self.size) if run is None else run
@@ -89,7 +97,8 @@ def layer_buckets(
     Those are used in two places, whose gradients are added up: so they are cut alike.
     """
     return [
-        Bucket(tuple(group), tuple(_slices(group, ranks))) for group in _groups(parameters, apart)
+        Bucket(tuple(group), _slices(tuple(p.size for p in group), ranks))
+        for group in _groups(parameters, apart)
     ]
 
 
@@ -107,14 +116,15 @@ def _groups(parameters: Sequence[Parameter], apart: Collection[str]) -> Iterator
         yield group
 
 
-def _slices(parameters: Sequence[Parameter], ranks: int) -> list[range]:
+@lru_cache(maxsize=256)  # most layers of a model are alike
+def _slices(sizes: tuple[int, ...], ranks: int) -> tuple[range, ...]:
     """As even as the ends of the norm's blocks allow."""
     ends = [0]
-    for parameter in parameters:
-        start, blocks = ends[-1], block_count(parameter.size)
-        ends += [start + min(NORM_BLOCK * (i + 1), parameter.size) for i in range(blocks)]
+    for size in sizes:
+        start, blocks = ends[-1], block_count(size)
+        ends += [start + min(NORM_BLOCK * (i + 1), size) for i in range(blocks)]
     cuts = [_nearest(ends, rank * ends[-1] / ranks) for rank in range(ranks + 1)]
-    return [range(start, stop) for start, stop in pairwise(cuts)]
+    return tuple(range(start, stop) for start, stop in pairwise(cuts))
 
 
 def _nearest(ends: Sequence[int], place: float) -> int:

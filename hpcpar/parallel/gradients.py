@@ -7,47 +7,58 @@ the same order, so the bits are the same.
 """
 
 from abc import ABC, abstractmethod
-from functools import lru_cache
+from collections import deque
+from collections.abc import Callable, Sequence
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from hpcpar.device import Array
+from hpcpar.nn import Arena
 from hpcpar.parallel.buckets import Bucket
 from hpcpar.schedule.steps import Recv, Send, Span, Step
-from hpcpar.schedule.tree import deal, tree_allreduce, tree_reduce_scatter
+from hpcpar.schedule.tree import tree_allreduce, tree_reduce_scatter
 from hpcpar.tree import Subtotals
 
 if TYPE_CHECKING:
-    from types import ModuleType
-
     from hpcpar.comm import Communicator
     from hpcpar.comm.request import Request
 
-__all__ = ["GradientSum", "RoundSum", "RunSum"]
+__all__ = ["UNDER_WAY", "Exchanges", "GradientSum", "RoundSum", "RunSum", "sum_steps"]
+
+UNDER_WAY = 4  # exchanges of a rank at a time
 
 
 class GradientSum(ABC):
-    """Take a buffer for a leaf, fill it, `add` it; `end_round`; at last `finish`.
+    """`begin` a step; take a buffer for a leaf, fill it, `add` it; `end_round`; at last `finish`.
 
     Args:
         comm: the data-parallel ranks; None for one.
         leaves: of the whole sum.
+        arena: where leaves, partial sums and the result lie. The sums of all layers share it: a leaf
+            that is done with is the next layer's.
 
-    Attributes: run, the elements of the bucket that `result` holds after `finish`; whole, whether
-    every rank gets all of them.
+    Attributes: run, the elements of the bucket that `result` holds after `finish`, until the next
+    step begins; whole, whether every rank gets all of them.
     """
 
     whole = False
 
     def __init__(
-        self, bucket: Bucket, comm: "Communicator | None", leaves: int, xp: "ModuleType"
+        self, bucket: Bucket, comm: "Communicator | None", leaves: int, arena: Arena
     ) -> None:
-        self.bucket, self.comm, self.leaves = bucket, comm, leaves
+        self.bucket, self.comm, self.leaves, self.arena = bucket, comm, leaves, arena
         self.rank, self.size = (comm.rank, comm.size) if comm is not None else (0, 1)
         self.run = bucket.slices[self.rank]
-        self.result: Array = xp.empty(0, np.float32)
-        self._request: Request | None = None
+        self._nothing: Array = arena.xp.empty(0, np.float32)
+        self.result = self._nothing
+
+    def begin(self) -> None:
+        """Forget the result of the step before."""
+        if self.result is not self._nothing:
+            self.arena.give(self.result)
+            self.result = self._nothing
 
     @abstractmethod
     def buffer(self) -> Array:
@@ -67,32 +78,28 @@ class GradientSum(ABC):
 
 
 class RunSum(GradientSum):
-    """Leaves in runs; the sum is the rank's slice, or the whole bucket on all if `whole`."""
+    """Leaves in `runs`; the sum is the rank's slice, or the whole bucket on all if `whole`."""
 
     def __init__(
         self,
         bucket: Bucket,
         comm: "Communicator | None",
         leaves: int,
-        xp: "ModuleType",
+        arena: Arena,
+        runs: Sequence[range],
         whole: bool = False,
     ) -> None:
-        super().__init__(bucket, comm, leaves, xp)
-        runs = tuple(deal(leaves, self.size))
+        super().__init__(bucket, comm, leaves, arena)
         self._mine = runs[self.rank]
         self.whole = whole or comm is None
         if self.whole:
             self.run = range(bucket.size)
-        self.result = xp.empty(len(self.run), np.float32)
-        self._sums = Subtotals(leaves, xp.empty(bucket.size, np.float32))
+        self._sums = Subtotals(leaves, arena.xp.empty(bucket.size, np.float32), arena)
         self._roots: list[Array] = []
         self._steps: tuple[Step, ...] = ()
-        if comm is not None and whole:
-            self._steps = tuple(
-                tree_allreduce(self.rank, self.size, bucket.size, runs, leaves, nodes=comm.node_map)
-            )
-        elif comm is not None:
-            self._steps = tree_reduce_scatter(self.rank, bucket.slices, runs, leaves)
+        self._request: Request | None = None
+        if comm is not None:
+            self._steps = sum_steps(bucket, self.rank, leaves, tuple(runs), whole, comm.node_map)
 
     def buffer(self) -> Array:
         return self._sums.buffer()
@@ -102,8 +109,10 @@ class RunSum(GradientSum):
 
     def end_round(self, last: bool) -> None:
         self._roots = self._sums.take(self._mine)
-        if self.comm is None:
+        if self.comm is None:  # the root is the sum
+            (self.result,) = self._roots
             return
+        self.result = self.arena.take((len(self.run),), np.float32)
         buffers = {f"root{i}": root for i, root in enumerate(self._roots)} | {"out": self.result}
         self._request = self.comm.irun(self._steps, buffers, name="reduce_gradients")
 
@@ -112,69 +121,97 @@ class RunSum(GradientSum):
             self._request.wait()
             self._request = None
             self._sums.free(*self._roots)
-        else:  # of one rank: the root is the sum
-            self._sums.free(self.result)
-            (self.result,) = self._roots
         self._roots = []
 
 
-class RoundSum(GradientSum):
-    """Leaf m is rank m mod P's; each round's slices are exchanged while the next one computes."""
+def sum_steps(
+    bucket: Bucket,
+    rank: int,
+    leaves: int,
+    runs: tuple[range, ...],
+    whole: bool,
+    nodes: Sequence[int] | None,
+) -> tuple[Step, ...]:
+    """How the roots of all ranks are summed."""
+    if not whole:
+        return tree_reduce_scatter(rank, bucket.slices, runs, leaves)
+    return tuple(tree_allreduce(rank, len(runs), bucket.size, runs, leaves, nodes=nodes))
 
-    def __init__(self, bucket: Bucket, comm: "Communicator", leaves: int, xp: "ModuleType") -> None:
-        super().__init__(bucket, comm, leaves, xp)
-        self._sums = Subtotals(leaves, xp.empty(len(self.run), np.float32))
-        self.result = self._sums.buffer()
-        self._xp = xp
-        self._free: list[Array] = []
+
+class Exchanges:
+    """Those under way on this rank: a few at most, for each has a leaf and slices of all others.
+
+    All ranks start them in one order, and each waits for those that it started before: never in a
+    circle.
+    """
+
+    def __init__(self) -> None:
+        self._settle: deque[Callable[[], None]] = deque()
+
+    def start(self, begin: Callable[[], Callable[[], None]]) -> None:
+        """Begin one, when there are few enough; what `begin` returns waits for its end."""
+        self.settle(UNDER_WAY - 1)
+        self._settle.append(begin())
+
+    def settle(self, left: int = 0) -> None:
+        """Wait until only so many are under way."""
+        while len(self._settle) > left:
+            self._settle.popleft()()
+
+
+class RoundSum(GradientSum):
+    """Leaf m is rank m mod P's; each round's slices are exchanged while the next layers compute."""
+
+    def __init__(
+        self,
+        bucket: Bucket,
+        comm: "Communicator",
+        leaves: int,
+        arena: Arena,
+        exchanges: Exchanges,
+    ) -> None:
+        super().__init__(bucket, comm, leaves, arena)
+        self._sums = Subtotals(leaves, arena.xp.empty(len(self.run), np.float32), arena)
+        self._exchanges = exchanges
         self._leaf: Array | None = None
         self._round = 0
-        self._travelling: tuple[Array | None, dict[int, Array]] = (None, {})
 
     def buffer(self) -> Array:
-        if self._free:
-            return self._free.pop()
-        return self._xp.empty(self.bucket.size, np.float32)
+        return self.arena.take((self.bucket.size,), np.float32)
 
     def add(self, leaf: int, gradient: Array) -> None:
         self._leaf = gradient
 
     def end_round(self, last: bool) -> None:
-        self._settle()
+        self._exchanges.start(self._exchange)
+        self._round = 0 if last else self._round + 1
+
+    def finish(self) -> None:
+        self._exchanges.settle()
+        (self.result,) = self._sums.take(range(self.leaves))
+
+    def _exchange(self) -> Callable[[], None]:
+        """Every owner of a leaf sends each rank that one's slice."""
         first = self._round * self.size
         owners = range(min(self.size, self.leaves - first))  # the ranks that have a leaf
         slices = {first + owner: self._sums.buffer() for owner in owners}
         buffers = {f"in{leaf - first}": array for leaf, array in slices.items()}
-        if self._leaf is not None:
-            slices[first + self.rank][...] = self._leaf[self.run.start : self.run.stop]
-            buffers["x"] = self._leaf
+        leaf, self._leaf = self._leaf, None
+        if leaf is not None:
+            slices[first + self.rank][...] = leaf[self.run.start : self.run.stop]
+            buffers["x"] = leaf
         assert self.comm is not None
-        steps = self._steps(len(owners))
-        self._request = self.comm.irun(steps, buffers, name="reduce_gradients")
-        self._travelling, self._leaf = (self._leaf, slices), None
-        self._round = 0 if last else self._round + 1
+        steps = _exchange(self.rank, self.bucket.slices, len(owners))
+        request = self.comm.irun(steps, buffers, name="reduce_gradients")
+        return partial(self._settle, request, leaf, slices)
 
-    def finish(self) -> None:
-        self._settle()
-        self._sums.free(self.result)
-        (self.result,) = self._sums.take(range(self.leaves))
-
-    def _settle(self) -> None:
-        """Wait for the slices that are under way, and add them up in the order of the leaves."""
-        if self._request is None:
-            return
-        self._request.wait()
-        self._request = None
-        leaf, slices = self._travelling
+    def _settle(self, request: "Request", leaf: Array | None, slices: dict[int, Array]) -> None:
+        """Wait for the slices, and add them up in the order of the leaves."""
+        request.wait()
         for number in sorted(slices):
             self._sums.add(number, slices[number])
         if leaf is not None:
-            self._free.append(leaf)
-        self._travelling = (None, {})
-
-    def _steps(self, owners: int) -> tuple[Step, ...]:
-        """Every owner of a leaf sends each rank that one's slice."""
-        return _exchange(self.rank, self.bucket.slices, owners)
+            self.arena.give(leaf)
 
 
 @lru_cache(maxsize=512)

@@ -127,7 +127,4 @@ class Holdings:
 
 def views(bucket: Bucket, flat: Array) -> Tensors:
     """The parameters of a bucket in its flat buffer, by name."""
-    return {
-        piece.name: flat[piece.at : piece.at + piece.size].reshape(piece.parameter.shape)
-        for piece in bucket.pieces()
-    }
+    return {name: flat[place].reshape(shape) for name, place, shape in bucket.places}

@@ -9,13 +9,14 @@ from hpcpar.optim import OptimConfig
 from hpcpar.parallel.axes import Axes
 from hpcpar.parallel.config import BatchConfig, ParallelConfig
 from hpcpar.parallel.costs import measure_layers
-from hpcpar.parallel.gradients import GradientSum, RoundSum, RunSum
+from hpcpar.parallel.gradients import Exchanges, GradientSum, RoundSum, RunSum
 from hpcpar.parallel.holdings import Holdings
 from hpcpar.parallel.leaves import leaf_runs
-from hpcpar.parallel.recompute import Recompute
+from hpcpar.parallel.recompute import recomputed
 from hpcpar.parallel.stages import cut_stages
 from hpcpar.parallel.training import ParallelModel
 from hpcpar.parallel.weights import GatheredWeights, Weights, WholeWeights
+from hpcpar.schedule.tree import deal
 
 if TYPE_CHECKING:
     from hpcpar.mesh import Mesh
@@ -48,19 +49,19 @@ def parallelize(
 
     # Each idea below takes what the one before has made, and knows nothing of the others.
     if parallel.recompute:
-        first, *inner, last = model.layers
-        model = model.with_layers([first, *map(Recompute, inner), last])
+        model = recomputed(model)
     holdings = Holdings(model, stages, axes.stage, axes.pipeline_size, axes.data_size)
     micros = batch.size // batch.micro
     leaves = leaf_runs(micros, axes.data_size if reproducible == "off" else batch.leaves)
+    dealt, exchanges, of_sums = deal(len(leaves), axes.data_size), Exchanges(), Arena(xp)
     sums: list[GradientSum] = [
-        RoundSum(bucket, axes.data, len(leaves), xp)
+        RoundSum(bucket, axes.data, len(leaves), of_sums, exchanges)
         if parallel.zero >= 2 and axes.data is not None
-        else RunSum(bucket, axes.data, len(leaves), xp, whole=parallel.zero == 0)
+        else RunSum(bucket, axes.data, len(leaves), of_sums, dealt, whole=parallel.zero == 0)
         for bucket in holdings.buckets
     ]
     weights: Weights = (
-        GatheredWeights(holdings, axes.data, xp, arena)
+        GatheredWeights(holdings, axes.data, xp)
         if parallel.zero == 3 and axes.data is not None
         else WholeWeights(holdings, axes.data, xp)
     )

@@ -3,13 +3,16 @@
 Chen et al., "Training deep nets with sublinear memory cost" (arXiv:1604.06174).
 """
 
+from dataclasses import replace
+from math import prod
 from typing import Any
 
 from hpcpar.device import Array
 from hpcpar.nn.arena import Arena
-from hpcpar.nn.model import Layer, Tensors
+from hpcpar.nn.footprint import Footprint, floats
+from hpcpar.nn.model import Layer, Model, Tensors
 
-__all__ = ["Recompute"]
+__all__ = ["Recompute", "recomputed"]
 
 
 class Recompute:
@@ -38,11 +41,31 @@ class Recompute:
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         return self.layer.output_shape(shape)
 
+    def footprint(self, shape: tuple[int, ...], host: bool = True) -> Footprint:
+        inner, x = self.layer.footprint(shape, host), floats((prod(shape), 1))
+        rest = inner.saved - x  # beyond the copy of the input, which the inner layer takes over
+        return replace(
+            inner,
+            saved=x,
+            forward=x + inner.forward,
+            backward=inner.forward | (rest + inner.backward),
+            input=inner.forward | (rest + inner.input),
+        )
+
+    def flops(self, shape: tuple[int, ...]) -> float:
+        return self.layer.flops(shape)
+
     def _again(self, p: Tensors, x: Array, arena: Arena) -> Any:
         y, saved = self.layer.forward(p, x, arena)
         if not _holds(saved, y):
             arena.give(y)
         return saved
+
+
+def recomputed(model: Model) -> Model:
+    """The model with all layers recomputed but the first and the last, which keep little else."""
+    inner = [Recompute(layer) for layer in model.layers[1:-1]]
+    return model.with_layers([*model.layers[:1], *inner, *model.layers[1:][-1:]])
 
 
 def _give(arena: Arena, saved: Any, y: Array) -> None:

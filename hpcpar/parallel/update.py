@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from hpcpar.device import Array
 from hpcpar.optim import OptimConfig, Optimizer, exact_parts, make_optimizer, norm_of, square_sums
 from hpcpar.parallel.buckets import Piece
 from hpcpar.parallel.gradients import GradientSum
@@ -52,6 +53,12 @@ class Update:
         }
         every = [piece for pieces in self.pieces.values() for piece in pieces]
         self.optimizer: Optimizer = make_optimizer(config, every, weights.xp)
+        self._landed: dict[int, Array] = {}  # gradients of tied uses that come from other ranks
+
+    @property
+    def landed_bytes(self) -> int:
+        """Of the gradients that come from other ranks."""
+        return sum(int(array.nbytes) for array in self._landed.values())
 
     def norm(self) -> float:
         """The 2-norm of the gradient, the same number on any layout. Collective."""
@@ -72,7 +79,9 @@ class Update:
             elif self._pipeline is not None and self._pipeline.rank == tie.away:
                 self._pipeline.send(total, tie.home, self._tag(number))
             elif self._pipeline is not None:
-                theirs = self._weights.xp.empty_like(total)
+                theirs = self._landed.get(number)
+                if theirs is None:
+                    theirs = self._landed[number] = self._weights.xp.empty_like(total)
                 self._pipeline.recv(theirs, tie.away, self._tag(number))
                 self._weights.xp.add(total, theirs, out=total)
 

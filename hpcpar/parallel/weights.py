@@ -35,6 +35,11 @@ class Weights:
         self.rank = 0 if comm is None else comm.rank
         self.flat: dict[int, Array] = {}  # what is held of each bucket
 
+    @property
+    def gathered_bytes(self) -> int:
+        """Of parameters that are held for a while only."""
+        return 0
+
     def run(self, bucket: int) -> range:
         """The elements of a bucket that are held."""
         raise NotImplementedError
@@ -92,16 +97,18 @@ class WholeWeights(Weights):
 class GatheredWeights(Weights):
     """Each rank has a slice of every bucket (ZeRO 3); a layer's are gathered, one layer ahead."""
 
-    def __init__(
-        self, holdings: Holdings, comm: "Communicator", xp: "ModuleType", arena: Arena
-    ) -> None:
+    def __init__(self, holdings: Holdings, comm: "Communicator", xp: "ModuleType") -> None:
         super().__init__(holdings, comm, xp)
-        self._arena = arena
+        self._arena = Arena(xp)
         for number in holdings.has_weights:
             self.flat[number] = xp.empty(len(self.run(number)), np.float32)
         self._visits: Iterator[int] = iter(())
         self._ahead: tuple[int, list[tuple[Request, Array]]] | None = None
         self._lent: list[list[Array]] = []
+
+    @property
+    def gathered_bytes(self) -> int:
+        return self._arena.bytes
 
     def run(self, bucket: int) -> range:
         return self.holdings.buckets[bucket].slices[self.rank]
