@@ -92,10 +92,8 @@ def compare_copies(model: "ParallelModel") -> None:
     Raises RuntimeError with the ranks that differ.
     """
     digest = hashlib.sha256()
-    for number in model.holdings.updated:
-        bucket = model.holdings.buckets[number]
-        if len(model.weights.run(number)) == bucket.size:
-            digest.update(to_host(model.weights.flat[number]).tobytes())
+    for number in model.holdings.updated if not model.weights.travel else ():
+        digest.update(to_host(model.weights.flat[number]).tobytes())
     if model.axes.data is not None:
         for difference in compare_ranks(model.axes.data, {"weights": digest.hexdigest()}):
             raise RuntimeError(f"wrong weights: data-parallel {difference}")

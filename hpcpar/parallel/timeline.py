@@ -12,10 +12,10 @@ KINDS = ("compute", "communication", "wait", "data", "other")
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Attributes: kind; label, what it was; start and end, in seconds of the clock."""
+    """Attributes: kind; what: an action of a schedule, or words; start and end, in seconds."""
 
     kind: str
-    label: str
+    what: object
     start: float
     end: float
 
@@ -33,29 +33,35 @@ class Timeline:
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
         self._clock = clock
-        self._kind, self._label, self._since = "other", "", clock()
+        self._kind: str = "other"
+        self._what: object = ""
+        self._since = clock()
         self.totals = dict.fromkeys(KINDS, 0.0)
         self.spans: list[Span] = []
         self.record = False
 
     @contextmanager
-    def on(self, kind: str, label: str = "") -> Iterator[None]:
+    def on(self, kind: str, what: object = "") -> Iterator[None]:
         """Count the time inside to a kind; what was counted to before goes on afterwards."""
-        before = self._switch(kind, label)
+        before = self._switch(kind, what)
         try:
             yield
         finally:
             self._switch(*before)
 
+    def now(self) -> float:
+        """The time of its clock."""
+        return self._clock()
+
     def read(self) -> dict[str, float]:
         """The totals up to now."""
-        self._switch(self._kind, self._label)
+        self._switch(self._kind, self._what)
         return dict(self.totals)
 
-    def _switch(self, kind: str, label: str) -> tuple[str, str]:
-        now, before = self._clock(), (self._kind, self._label)
+    def _switch(self, kind: str, what: object) -> tuple[str, object]:
+        now, before = self._clock(), (self._kind, self._what)
         self.totals[self._kind] += now - self._since
         if self.record and self._kind != "other" and now > self._since:
-            self.spans.append(Span(self._kind, self._label, self._since, now))
-        self._kind, self._label, self._since = kind, label, now
+            self.spans.append(Span(self._kind, self._what, self._since, now))
+        self._kind, self._what, self._since = kind, what, now
         return before
