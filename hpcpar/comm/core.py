@@ -146,6 +146,11 @@ class Core(Running):
         return self._place.nodes
 
     @property
+    def scratch_bytes(self) -> int:
+        """The most that its operations have needed of arrays of their own, at a time."""
+        return self._scratch.bytes
+
+    @property
     def node_map(self) -> tuple[int, ...] | None:
         """The node of each rank; None where all are on one, or where NCCL looks after that."""
         return self._place.map if self._place.nodes > 1 and self._nccl is None else None

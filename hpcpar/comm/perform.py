@@ -36,6 +36,7 @@ from hpcpar.schedule.steps import (
 __all__ = ["Bound", "Program", "Programs", "Scratch", "divide", "perform", "wide_dtype"]
 
 SEND, RECV, COMPUTE, MEET = range(4)
+KEPT = 8  # scratch arrays that nobody uses
 _DISCORD = b"\xff" * 4  # the token of ranks that have heard two
 WIDE = "wide"  # the buffer of partial sums that never travel
 
@@ -91,20 +92,28 @@ class Scratch:
     """Arrays to use again: fresh memory costs a page fault every 4 KiB."""
 
     def __init__(self) -> None:
+        self.bytes = 0  # the most that there was at a time
+        self._now = 0
         self._free: list[Array] = []
 
     def take(self, like: Array, count: int, dtype: np.dtype) -> Array:
         """At least `count` elements of `dtype`, on the device of `like`."""
-        for i, array in enumerate(self._free):
-            fits = len(array) >= count and array.dtype == dtype
-            if fits and type(array) is type(like):
-                return self._free.pop(i)
+        fitting = [
+            (len(array), i)
+            for i, array in enumerate(self._free)
+            if len(array) >= count and array.dtype == dtype and type(array) is type(like)
+        ]
+        if fitting:
+            return self._free.pop(min(fitting)[1])
+        self._now += count * dtype.itemsize
+        self.bytes = max(self.bytes, self._now)
         return namespace(like).empty(count, dtype)
 
     def give(self, array: Array) -> None:
         """Keep the last few."""
         self._free.append(array)
-        del self._free[:-8]
+        if len(self._free) > KEPT:
+            self._now -= int(self._free.pop(0).nbytes)
 
 
 class Bound:

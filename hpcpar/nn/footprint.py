@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from hpcpar.nn.ops.blocks import block_rows
 
-__all__ = ["Footprint", "Sizes", "floats", "norm_backward_scratch", "gelu_backward_scratch"]
+__all__ = ["Footprint", "Sizes", "floats", "gelu_backward_scratch", "norm_backward_scratch"]
 
 Sizes = Counter[int]  # bytes of an array -> how many of them
 

@@ -10,7 +10,7 @@ from hpcpar.optim.norm import (
     norm_of,
     square_sums,
 )
-from hpcpar.optim.optimizers import SGD, AdamW, Momentum, Optimizer, make_optimizer
+from hpcpar.optim.optimizers import SGD, AdamW, Momentum, Optimizer, make_optimizer, optimizer_bytes
 from hpcpar.optim.schedule import learning_rate
 
 __all__ = [
@@ -27,5 +27,6 @@ __all__ = [
     "learning_rate",
     "make_optimizer",
     "norm_of",
+    "optimizer_bytes",
     "square_sums",
 ]

@@ -14,7 +14,7 @@ import numpy as np
 from hpcpar.device import Array
 from hpcpar.optim.config import OptimConfig
 
-__all__ = ["SGD", "AdamW", "Momentum", "Optimizer", "Updated", "make_optimizer"]
+__all__ = ["SGD", "AdamW", "Momentum", "Optimizer", "Updated", "make_optimizer", "optimizer_bytes"]
 
 BLOCK = 1 << 15  # elements: 128 KiB of float32, and adamw has six such arrays in hand
 EPSILON = 1e-8
@@ -181,6 +181,9 @@ class AdamW(Optimizer):
         xp.subtract(w, spare, out=w)
 
 
+_KINDS: dict[str, type[Optimizer]] = {"sgd": SGD, "momentum": Momentum, "adamw": AdamW}
+
+
 def _add_decay(xp: ModuleType, w: Array, g: Array, spare: Array, decay: float) -> None:
     """g += decay w."""
     if decay:
@@ -188,11 +191,17 @@ def _add_decay(xp: ModuleType, w: Array, g: Array, spare: Array, decay: float) -
         xp.add(g, spare, out=g)
 
 
+def optimizer_bytes(config: OptimConfig, sizes: Sequence[int], host: bool = True) -> int:
+    """`Optimizer.bytes` for parameters of these sizes, in float32."""
+    longest = max(sizes, default=0)
+    block = min(BLOCK, longest) if host else longest
+    return 4 * (len(_KINDS[config.name].kinds) * sum(sizes) + 2 * block)
+
+
 def make_optimizer(
     config: OptimConfig, parameters: Sequence[Updated], xp: ModuleType, dtype: Any = np.float32
 ) -> Optimizer:
     """The optimizer that `config` names, with fresh state; raises `ValueError` for another name."""
-    kinds: dict[str, type[Optimizer]] = {"sgd": SGD, "momentum": Momentum, "adamw": AdamW}
-    if config.name not in kinds:
-        raise ValueError(f"optimizer is {config.name!r}; it must be one of {', '.join(kinds)}")
-    return kinds[config.name](config, parameters, xp, dtype)
+    if config.name not in _KINDS:
+        raise ValueError(f"optimizer is {config.name!r}; it must be one of {', '.join(_KINDS)}")
+    return _KINDS[config.name](config, parameters, xp, dtype)

@@ -1,5 +1,6 @@
 """How the ranks share the work: the sizes of the mesh, and what is done to save memory and time."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -44,6 +45,8 @@ class ParallelConfig:
         zero: What data-parallel ranks share instead of each having it: 1 the optimizer's state, 2
             also gradients, 3 also parameters; 0 nothing.
         recompute: Keep only the input of each layer, and compute the rest again in backward.
+        speeds: How fast each rank is, relative to the others; none if all are the same.
+        plan: auto takes the fastest layout that fits; the keys above are then left out.
     """
 
     data: int = -1
@@ -52,6 +55,8 @@ class ParallelConfig:
     chunks: int = 2
     zero: Literal[0, 1, 2, 3] = 1
     recompute: bool = False
+    speeds: tuple[float, ...] = ()
+    plan: Literal["", "auto"] = ""
 
     @property
     def stages_a_rank(self) -> int:
@@ -72,6 +77,13 @@ class ParallelConfig:
                 f"--parallel.data {self.data} x --parallel.pipeline {self.pipeline} does not make "
                 f"the {ranks} ranks that there are: {hint}"
             )
+        if self.speeds and len(self.speeds) != ranks:
+            raise UserError(
+                f"--parallel.speeds has {len(self.speeds)} numbers for {ranks} ranks: "
+                "give one for each rank, or none"
+            )
+        if not all(0 < speed < math.inf for speed in self.speeds):
+            raise UserError(f"--parallel.speeds {list(self.speeds)}: each must be above 0")
         return {"data": data, "pipeline": self.pipeline}
 
 

@@ -36,8 +36,8 @@ class GradientSum(ABC):
     Args:
         comm: the data-parallel ranks; None for one.
         leaves: of the whole sum.
-        arena: where leaves, partial sums and the result lie. The sums of all layers share it: a leaf
-            that is done with is the next layer's.
+        arena: where leaves, partial sums and the result lie. The sums of all layers share it: what
+            is done with is the next layer's.
 
     Attributes: run, the elements of the bucket that `result` holds after `finish`, until the next
     step begins; whole, whether every rank gets all of them.

@@ -37,16 +37,17 @@ class Holdings:
         rank, ranks: on the pipeline axis; stage s is on rank s mod ranks.
         slices: ranks of the data axis, which share each bucket.
 
-    Attributes: stages, this rank's, by number: numbers of layers in `layers`; layers; buckets;
-    gradients_of and weights_of, for each layer the numbers of its buckets; ties, those that this
-    rank has an end of; replicas, names of parameters that another rank has as well and updates.
+    Attributes: every, the layers of every virtual stage; stages, this rank's, by number: numbers of
+    layers in `layers`; layers; buckets; gradients_of and weights_of, for each layer the numbers of
+    its buckets; ties, those that this rank has an end of; replicas, names of parameters that
+    another rank has as well and updates.
     """
 
     def __init__(
         self, model: Model, stages: Sequence[range], rank: int, ranks: int, slices: int
     ) -> None:
         self.rank, self.ranks = rank, ranks
-        self.count = len(stages)
+        self.every, self.count = stages, len(stages)
         self._all, self._starts = model.layers, [run.start for run in stages]
         self.stages: dict[int, range] = {}
         self.layers: list[Layer] = []

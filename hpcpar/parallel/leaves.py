@@ -38,12 +38,17 @@ def leaf_runs(micros: int, leaves: int) -> list[range]:
     return split(micros, min(leaves, micros))
 
 
-def deal_slots(runs: Sequence[range], ranks: int, rounds: bool) -> list[list[Slot]]:
-    """The slots of each rank of the data axis, for leaves of these micro-batches."""
+def deal_slots(
+    runs: Sequence[range], ranks: int, rounds: bool, speeds: Sequence[float] | None = None
+) -> list[list[Slot]]:
+    """The slots of each rank of the data axis, for leaves of these micro-batches.
+
+    A rank's run of leaves is in proportion to its speed; in a round each has one, fast or slow.
+    """
     if not rounds:
         slots = [
             [slot for leaf in owned for slot in _of_leaf(leaf, runs[leaf])]
-            for owned in deal(len(runs), ranks)
+            for owned in deal(len(runs), ranks, speeds)
         ]
         return _filled(slots)
     dealt = [_round(runs, range(start, start + ranks)) for start in range(0, len(runs), ranks)]

@@ -11,14 +11,14 @@ from hpcpar.parallel.config import BatchConfig, ParallelConfig
 from hpcpar.parallel.costs import measure_layers
 from hpcpar.parallel.gradients import Exchanges, GradientSum, RoundSum, RunSum
 from hpcpar.parallel.holdings import Holdings
-from hpcpar.parallel.leaves import leaf_runs
+from hpcpar.parallel.layout import Layout
 from hpcpar.parallel.recompute import recomputed
 from hpcpar.parallel.stages import cut_stages
 from hpcpar.parallel.training import ParallelModel
 from hpcpar.parallel.weights import GatheredWeights, Weights, WholeWeights
-from hpcpar.schedule.tree import deal
 
 if TYPE_CHECKING:
+    from hpcpar.comm import Communicator
     from hpcpar.mesh import Mesh
 
 __all__ = ["parallelize"]
@@ -43,21 +43,19 @@ def parallelize(
     """
     parallel, batch = parallel or ParallelConfig(), batch or BatchConfig()
     batch.check()
-    axes = Axes(mesh, parallel)
+    layout, axes = Layout(parallel, batch, mesh.comm.size, reproducible), Axes(mesh, parallel)
     xp, arena = mesh.comm.device.xp, Arena(mesh.comm.device.xp)
-    stages = _stages(model, axes, batch)
+    stages = _stages(model, layout, mesh.comm)
 
     # Each idea below takes what the one before has made, and knows nothing of the others.
     if parallel.recompute:
         model = recomputed(model)
     holdings = Holdings(model, stages, axes.stage, axes.pipeline_size, axes.data_size)
-    micros = batch.size // batch.micro
-    leaves = leaf_runs(micros, axes.data_size if reproducible == "off" else batch.leaves)
-    dealt, exchanges, of_sums = deal(len(leaves), axes.data_size), Exchanges(), Arena(xp)
+    leaves, exchanges, of_sums = len(layout.leaves), Exchanges(), Arena(xp)
     sums: list[GradientSum] = [
-        RoundSum(bucket, axes.data, len(leaves), of_sums, exchanges)
-        if parallel.zero >= 2 and axes.data is not None
-        else RunSum(bucket, axes.data, len(leaves), of_sums, dealt, whole=parallel.zero == 0)
+        RoundSum(bucket, axes.data, leaves, of_sums, exchanges)
+        if layout.rounds and axes.data is not None
+        else RunSum(bucket, axes.data, leaves, of_sums, layout.runs, whole=parallel.zero == 0)
         for bucket in holdings.buckets
     ]
     weights: Weights = (
@@ -66,19 +64,20 @@ def parallelize(
         else WholeWeights(holdings, axes.data, xp)
     )
     return ParallelModel(
-        model, holdings, axes, batch, leaves, sums, weights, optim or OptimConfig(), arena
+        model, holdings, axes, layout, sums, weights, optim or OptimConfig(), arena
     )
 
 
-def _stages(model: Model, axes: "Axes", batch: BatchConfig) -> Sequence[range]:
-    """The layers of each virtual stage, of even cost as measured here."""
-    count = axes.pipeline_size * axes.parallel.stages_a_rank
+def _stages(model: Model, layout: Layout, comm: "Communicator") -> Sequence[range]:
+    """The layers of each virtual stage, of even time as measured here."""
+    count = layout.stages
     if count == 1:
         return [range(len(model.layers))]
     if count > len(model.layers):
         raise UserError(
             f"{count} stages are more than the model has layers, {len(model.layers)} with its "
             f"first and last: take a smaller --parallel.pipeline"
-            + (" or --parallel.chunks" if axes.parallel.stages_a_rank > 1 else "")
+            + (" or --parallel.chunks" if layout.parallel.stages_a_rank > 1 else "")
         )
-    return cut_stages(measure_layers(model, batch.micro, axes.comm), count)
+    seconds = [cost.total for cost in measure_layers(model, layout.batch.micro, comm)]
+    return cut_stages(seconds, count, layout.stage_speeds)

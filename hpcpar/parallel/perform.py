@@ -256,6 +256,8 @@ class Performer:
 
     def _reclaim(self) -> None:
         """Take back the arrays that have been sent."""
+        if self._going:
+            self._progress()
         while self._going and self._going[0][0].done:
             request, array = self._going.pop(0)
             request.wait()

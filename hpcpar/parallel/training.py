@@ -8,10 +8,11 @@ from hpcpar.nn import Arena, Model
 from hpcpar.optim import OptimConfig
 from hpcpar.parallel.axes import Axes
 from hpcpar.parallel.backward import Gradients
-from hpcpar.parallel.config import BatchConfig
-from hpcpar.parallel.gradients import GradientSum, RoundSum
+from hpcpar.parallel.gradients import GradientSum
 from hpcpar.parallel.holdings import Holdings
+from hpcpar.parallel.layout import Layout
 from hpcpar.parallel.leaves import deal_slots
+from hpcpar.parallel.memory import Bytes
 from hpcpar.parallel.perform import Performer
 from hpcpar.parallel.timeline import Timeline
 from hpcpar.parallel.update import Update
@@ -39,8 +40,7 @@ class ParallelModel:
         model: Model,
         holdings: Holdings,
         axes: Axes,
-        batch: BatchConfig,
-        leaves: "Sequence[range]",
+        layout: Layout,
         sums: "Sequence[GradientSum]",
         weights: Weights,
         optim: OptimConfig,
@@ -48,14 +48,10 @@ class ParallelModel:
     ) -> None:
         self.model, self.holdings, self.axes, self.weights = model, holdings, axes, weights
         self.gradients, self.arena, self.comm = sums, arena, axes.comm
-        self._batch, self._leaves = batch, leaves
+        self._layout, self._batch = layout, layout.batch
         self.timeline = Timeline()
-        rounds = any(isinstance(total, RoundSum) for total in sums)
-        slots = deal_slots(leaves, axes.data_size, rounds)
-        self.idle_ranks = axes.pipeline_size * sum(
-            all(slot.micro < 0 for slot in own) for own in slots
-        )
-        self._slots = slots[axes.data_rank]
+        self.idle_ranks = layout.idle_ranks
+        self._slots = layout.slots[axes.data_rank]
         self.slots = len(self._slots)
         self.actions = axes.schedule(axes.stage, self.slots)
         self._backward = Gradients(holdings, sums, weights.xp)
@@ -77,6 +73,18 @@ class ParallelModel:
         if self.axes.pipeline is not None:
             found |= {"schedule": parallel.schedule, "stages": self.holdings.count}
         return found | ({"recompute": True} if parallel.recompute else {})
+
+    def bytes(self) -> Bytes:
+        """The bytes of this rank's arrays, by what they are for: complete after the first step."""
+        data = self.axes.data
+        buffers = self.weights.gathered_bytes + self.update.landed_bytes
+        return Bytes(
+            parameters=sum(int(array.nbytes) for array in self.weights.flat.values()),
+            gradients=self.gradients[0].arena.bytes + self._backward.bytes,
+            optimizer=self.update.optimizer.bytes,
+            activations=self.arena.bytes,
+            buffers=buffers + (0 if data is None else data.scratch_bytes),
+        )
 
     def initialize(self, seed: int) -> None:
         """Draw the weights: the same ones on any layout."""
@@ -106,7 +114,7 @@ class ParallelModel:
             for total in reversed(self.gradients):
                 total.finish()
             self.update.fold()
-        return self._mean(losses, len(self._leaves), targets)
+        return self._mean(losses, len(self._layout.leaves), targets)
 
     def evaluate(self, part: "Part", samples: np.ndarray) -> float:
         """The mean loss per target over the given samples of a part. Collective.
@@ -116,8 +124,10 @@ class ParallelModel:
         """
         step = self._batch.micro
         micros = [samples[start : start + step] for start in range(0, len(samples), step)]
-        slots = deal_slots([range(i, i + 1) for i in range(len(micros))], self.axes.data_size,
-                           rounds=False)[self.axes.data_rank]  # fmt: skip
+        leaves = [range(i, i + 1) for i in range(len(micros))]
+        slots = deal_slots(leaves, self.axes.data_size, False, self._layout.data_speeds)[
+            self.axes.data_rank
+        ]
         losses = self._performer.run(
             self.axes.forward_only(len(slots)), slots, lambda micro: part.batch(micros[micro]),
             lambda micro: len(micros[micro]), 1.0, training=False,

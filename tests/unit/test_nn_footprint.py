@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from hpcpar.nn import Arena, Flat, gpt, linear, mlp
-from hpcpar.parallel.recompute import Recompute
+from hpcpar.parallel.recompute import recomputed
 
 
 class Watched(Arena):
@@ -62,9 +62,7 @@ MODELS = {
 def watched_layers(name, again):
     """Every layer with its weights, gradients and a watched arena; and its input's shape."""
     model, shape = MODELS[name]
-    for number, layer in enumerate(model.layers):
-        if again and 0 < number < len(model.layers) - 1:
-            layer = Recompute(layer)
+    for layer in (recomputed(model) if again else model).layers:
         own = [p.apart(p) if p.tied_to is not None else p for p in layer.parameters]
         flat = Flat(own, np)
         weights, gradients = flat.empty(), flat.empty_gradients()

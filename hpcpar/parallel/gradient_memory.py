@@ -1,0 +1,138 @@
+"""What the sums of gradients need on a rank: leaves, partial sums, results. Pure.
+
+Sums take their arrays from one arena, so arrays are counted by size, as in `activations.py`; here
+in elements. A step is gone through as backward goes through it.
+"""
+
+from collections import Counter, deque
+from collections.abc import Sequence
+
+from hpcpar.parallel.gradients import UNDER_WAY
+from hpcpar.parallel.holdings import Holdings
+from hpcpar.parallel.layout import Layout
+from hpcpar.parallel.leaves import Slot
+from hpcpar.schedule.pipeline_actions import Action, Backward, BackwardWeight
+from hpcpar.schedule.shape import roots
+
+__all__ = ["gradient_elements"]
+
+
+class _Lent:
+    """Arrays that are lent, and the most there were, by size."""
+
+    def __init__(self) -> None:
+        self.now, self.most = Counter[int](), Counter[int]()
+
+    def change(self, size: int, count: int) -> None:
+        self.now[size] += count
+        self.most[size] = max(self.most[size], self.now[size])
+
+
+def gradient_elements(
+    layout: Layout, holdings: Holdings, actions: Sequence[Action], rank: int
+) -> int:
+    """Elements of all arrays of the sums, and of the room beside them, on this data-parallel rank.
+
+    With rounds, exchanges are taken to be under way as long as they may be.
+    """
+    slots, lent = layout.slots[rank], _Lent()
+    backwards = [a for a in actions if isinstance(a, Backward | BackwardWeight)]
+    if layout.rounds:
+        rounds = _Rounds(layout, holdings, rank, lent)
+        for action in backwards:
+            for layer in reversed(holdings.stages[action.stage]):
+                rounds.backward(slots[action.micro], holdings.gradients_of[layer])
+        rounds.settle(0)
+    else:
+        _runs(layout, holdings, backwards, rank, lent)
+    sizes = [bucket.size for bucket in holdings.buckets]
+    several = any(slot.micro >= 0 and not slot.first for slot in slots)
+    beside = max(sum(sizes[i] for i in of) for of in holdings.gradients_of) if several else 0
+    return beside + sum(size * count for size, count in lent.most.items())
+
+
+def _runs(
+    layout: Layout,
+    holdings: Holdings,
+    backwards: Sequence[Backward | BackwardWeight],
+    rank: int,
+    lent: _Lent,
+) -> None:
+    """`RunSum`. All buckets of a stage go through the same: they need not be taken one by one."""
+    slots, run, leaves = layout.slots[rank], layout.runs[rank], len(layout.leaves)
+    whole = layout.data == 1 or layout.parallel.zero == 0
+    alike = {stage: _alike(holdings, layers) for stage, layers in holdings.stages.items()}
+    results = {
+        stage: Counter(
+            bucket.size if whole else len(bucket.slices[rank])
+            for layer in layers
+            for bucket in (holdings.buckets[i] for i in holdings.gradients_of[layer])
+        )
+        for stage, layers in holdings.stages.items()
+    }
+    held = dict.fromkeys(holdings.stages, 0)  # arrays of each bucket of a stage
+    for action in backwards:
+        slot, stage = slots[action.micro], action.stage
+        before = during = after = held[stage]
+        if slot.micro >= 0:
+            sums = roots(run.start, slot.leaf, leaves)
+            during = sums + 1
+            after = roots(run.start, slot.leaf + 1, leaves) if slot.last else during
+        for size, (count, together) in alike[stage].items():
+            others = (count - together) * max(before, after)
+            now = lent.now[size]
+            lent.change(size, others + together * during - count * before)
+            lent.now[size] = now + count * (after - before)
+        if slot.ends and layout.data > 1:
+            for size, count in results[stage].items():
+                lent.change(size, count)
+        held[stage] = after
+
+
+def _alike(holdings: Holdings, layers: range) -> dict[int, tuple[int, int]]:
+    """By size of buckets: how many a stage has, and how many one of its layers has at most."""
+    each = [Counter(holdings.buckets[i].size for i in holdings.gradients_of[n]) for n in layers]
+    total, most = Counter[int](), Counter[int]()
+    for one in each:
+        total, most = total + one, most | one
+    return {size: (count, most[size]) for size, count in total.items()}
+
+
+class _Rounds:
+    """`RoundSum`: leaves, the slices of all owners that are under way, partial sums."""
+
+    def __init__(self, layout: Layout, holdings: Holdings, rank: int, lent: _Lent) -> None:
+        self._ranks, self._leaves, self._lent = layout.data, len(layout.leaves), lent
+        self._sizes = [bucket.size for bucket in holdings.buckets]
+        self._slices = [len(bucket.slices[rank]) for bucket in holdings.buckets]
+        self._held = [0] * len(self._sizes)  # partial sums
+        self._round = [0] * len(self._sizes)
+        self._open = [False] * len(self._sizes)
+        self._under_way: deque[tuple[int, int, bool]] = deque()  # bucket, round, with a leaf
+
+    def backward(self, slot: Slot, buckets: Sequence[int]) -> None:
+        """The gradient of a layer, and the end of a round."""
+        if slot.micro >= 0 and slot.first:
+            for bucket in buckets:
+                self._open[bucket] = True
+                self._lent.change(self._sizes[bucket], 1)
+        for bucket in reversed(buckets) if slot.ends else ():
+            self.settle(UNDER_WAY - 1)
+            self._lent.change(self._slices[bucket], self._owners(self._round[bucket]))
+            self._under_way.append((bucket, self._round[bucket], self._open[bucket]))
+            self._open[bucket] = False
+            self._round[bucket] += 1
+
+    def settle(self, left: int) -> None:
+        """Wait until only so many are under way."""
+        while len(self._under_way) > left:
+            bucket, number, leaf = self._under_way.popleft()
+            after = roots(0, min(self._leaves, (number + 1) * self._ranks), self._leaves)
+            self._lent.change(
+                self._slices[bucket], after - self._held[bucket] - self._owners(number)
+            )
+            self._held[bucket] = after
+            self._lent.change(self._sizes[bucket], -leaf)
+
+    def _owners(self, number: int) -> int:
+        return min(self._ranks, self._leaves - number * self._ranks)

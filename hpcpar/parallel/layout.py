@@ -1,0 +1,108 @@
+"""A layout: how many ranks share what, and what follows from it. Pure."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from hpcpar.parallel.config import BatchConfig, ParallelConfig
+from hpcpar.parallel.leaves import Slot, deal_slots, leaf_runs
+from hpcpar.schedule.pipeline import pipeline_schedule
+from hpcpar.schedule.pipeline_actions import Action
+from hpcpar.schedule.tree import deal
+
+__all__ = ["Layout", "step_actions"]
+
+
+def step_actions(parallel: ParallelConfig, stage: int, micros: int) -> tuple[Action, ...]:
+    """What a pipeline rank does with so many micro-batches in a step of training."""
+    if parallel.pipeline == 1:  # backward follows forward at once
+        return pipeline_schedule("1f1b", 0, 1, micros)
+    return pipeline_schedule(
+        parallel.schedule, stage, parallel.pipeline, micros, parallel.stages_a_rank
+    )
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The same on every rank.
+
+    Args:
+        parallel: how the ranks share the work.
+        batch: how samples are grouped.
+        ranks: all of them.
+        reproducible: "ranks" or "off".
+
+    Attributes: data and pipeline, sizes of the axes.
+    """
+
+    parallel: ParallelConfig
+    batch: BatchConfig
+    ranks: int
+    reproducible: str = "ranks"
+
+    @property
+    def data(self) -> int:
+        """Ranks along the data axis."""
+        return self.parallel.sizes(self.ranks)["data"]
+
+    @property
+    def pipeline(self) -> int:
+        """Ranks along the pipeline axis."""
+        return self.parallel.pipeline
+
+    @property
+    def stages(self) -> int:
+        """Virtual stages."""
+        return self.pipeline * self.parallel.stages_a_rank
+
+    @property
+    def rounds(self) -> bool:
+        """Whether leaves are dealt in rounds."""
+        return self.parallel.zero >= 2 and self.data > 1
+
+    @cached_property
+    def leaves(self) -> list[range]:
+        """The micro-batches of every leaf."""
+        count = self.batch.leaves
+        if self.reproducible == "off" and not self.parallel.speeds:
+            count = self.data
+        return leaf_runs(self.batch.size // self.batch.micro, count)
+
+    @cached_property
+    def runs(self) -> list[range]:
+        """The leaves of every data-parallel rank, where they are not dealt in rounds."""
+        return deal(len(self.leaves), self.data, self.data_speeds)
+
+    @cached_property
+    def slots(self) -> list[list[Slot]]:
+        """The micro-batches of every data-parallel rank."""
+        return deal_slots(self.leaves, self.data, self.rounds, self.data_speeds)
+
+    @property
+    def idle_ranks(self) -> int:
+        """Ranks without a micro-batch."""
+        without = [all(slot.micro < 0 for slot in own) for own in self.slots]
+        return self.pipeline * sum(without)
+
+    @property
+    def data_speeds(self) -> Sequence[float] | None:
+        """Of the ranks at each place of the data axis together; None where all are the same."""
+        return self._speeds(0)
+
+    @property
+    def stage_speeds(self) -> list[float] | None:
+        """Of the ranks of each virtual stage together; None where all are the same."""
+        speeds = self._speeds(1)
+        return None if speeds is None else [*speeds] * self.parallel.stages_a_rank
+
+    def actions(self, stage: int) -> Sequence[Action]:
+        """What a pipeline rank does in a step."""
+        return step_actions(self.parallel, stage, len(self.slots[0]))
+
+    def _speeds(self, axis: int) -> tuple[float, ...] | None:
+        """Sums over the other axis."""
+        speeds = self.parallel.speeds
+        if not speeds:
+            return None
+        rows = [speeds[i : i + self.pipeline] for i in range(0, self.ranks, self.pipeline)]
+        return tuple(map(sum, rows if axis == 0 else zip(*rows, strict=True)))

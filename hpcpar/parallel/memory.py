@@ -1,0 +1,114 @@
+"""How many bytes a rank needs for a layout, by what they are for: planned, without any array. Pure.
+
+`ParallelModel.bytes` counts the same of the arrays that there are.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+
+from hpcpar.nn import Model
+from hpcpar.optim import OptimConfig, optimizer_bytes
+from hpcpar.parallel.activations import arena_bytes
+from hpcpar.parallel.gradient_memory import gradient_elements
+from hpcpar.parallel.gradients import sum_steps
+from hpcpar.parallel.holdings import Holdings
+from hpcpar.parallel.layout import Layout
+from hpcpar.parallel.perform import visits
+from hpcpar.schedule.pipeline_actions import Action
+from hpcpar.schedule.steps import extents
+
+__all__ = ["Bytes", "plan_bytes"]
+
+ITEM = 4  # bytes of a float32
+
+
+@dataclass(frozen=True)
+class Bytes:
+    """Bytes of a rank.
+
+    Attributes: parameters that it holds; gradients: leaves, partial sums and results, which share
+    their memory; optimizer, its state; activations, with messages between stages and scratch of
+    the layers; buffers: gathered parameters (ZeRO 3), gradients of tied uses that come from other
+    ranks, and what sums need on their way.
+    """
+
+    parameters: int
+    gradients: int
+    optimizer: int
+    activations: int
+    buffers: int
+
+    @property
+    def total(self) -> int:
+        """Of all of them."""
+        return sum(asdict(self).values())
+
+
+def plan_bytes(
+    model: Model,
+    layout: Layout,
+    stages: Sequence[range],
+    optim: OptimConfig,
+    stage: int,
+    data_rank: int,
+    host: bool = True,
+) -> Bytes:
+    """The bytes of the rank at a place of the mesh.
+
+    Args:
+        model: with its layers as they are trained (`recomputed`).
+        stages: the layers of every virtual stage.
+        host: whether it computes on a CPU.
+
+    Gradients and buffers are the most that there can be: sums of many layers may be under way at a
+    time, or not.
+    """
+    data, zero = layout.data, layout.parallel.zero if layout.data > 1 else 0
+    holdings = Holdings(model, stages, stage, layout.pipeline, data)
+    slots, actions = layout.slots[data_rank], layout.actions(stage)
+    own = [bucket.slices[data_rank] if zero else range(bucket.size) for bucket in holdings.buckets]
+    sizes = [bucket.size for bucket in holdings.buckets]
+    held = list(map(len, own)) if zero == 3 else sizes
+    buffers = _gathered(holdings, actions) if zero == 3 else 0
+    if data > 1 and zero < 2:
+        buffers += _scratch(layout, holdings, data_rank, zero == 0)
+    for tie in holdings.ties:
+        if tie.home == stage != tie.away:
+            buffers += len(own[tie.bucket])
+    pieces = [piece.size for i in holdings.updated for piece in holdings.buckets[i].pieces(own[i])]
+    return Bytes(
+        parameters=ITEM * sum(held[i] for i in holdings.has_weights),
+        gradients=ITEM * gradient_elements(layout, holdings, actions, data_rank),
+        optimizer=optimizer_bytes(optim, pieces, host),
+        activations=arena_bytes(
+            model, stages, actions, [slot.micro >= 0 for slot in slots], layout.batch.micro, host
+        ),
+        buffers=ITEM * buffers,
+    )
+
+
+def _scratch(layout: Layout, holdings: Holdings, rank: int, whole: bool) -> int:
+    """Elements that the sums of all buckets need on their way, beside roots and results."""
+    runs, leaves, known = tuple(layout.runs), len(layout.leaves), dict[object, int]()
+    found = 0
+    for bucket in holdings.buckets:
+        if bucket.slices not in known:
+            steps = sum_steps(bucket, rank, leaves, runs, whole, None)
+            own = ("out", *(f"root{i}" for i in range(leaves)))
+            known[bucket.slices] = sum(n for name, n in extents(steps).items() if name not in own)
+        found += known[bucket.slices]
+    return found
+
+
+def _gathered(holdings: Holdings, actions: Iterable[Action]) -> int:
+    """Elements of gathered parameters: of a layer, and of the next one that is used."""
+    order = visits(list(actions), holdings)
+    pairs = {*pairwise(order), *((layer,) for layer in order)}
+    most = Counter[int]()
+    for pair in pairs:
+        most |= Counter(
+            holdings.buckets[i].size for layer in pair for i in holdings.weights_of[layer]
+        )
+    return sum(size * count for size, count in most.items())
