@@ -95,6 +95,11 @@ class Layout:
         speeds = self._speeds(1)
         return None if speeds is None else [*speeds] * self.parallel.stages_a_rank
 
+    def speeds_of(self, data_rank: int) -> tuple[float, ...]:
+        """Of the pipeline ranks at a place of the data axis."""
+        start = data_rank * self.pipeline
+        return self.parallel.speeds[start : start + self.pipeline] or (1.0,) * self.pipeline
+
     def actions(self, stage: int) -> Sequence[Action]:
         """What a pipeline rank does in a step."""
         return step_actions(self.parallel, stage, len(self.slots[0]))

@@ -6,6 +6,7 @@
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from itertools import pairwise
 
 from hpcpar.nn import Model
@@ -82,11 +83,19 @@ def plan_bytes(
         parameters=ITEM * sum(held[i] for i in holdings.has_weights),
         gradients=ITEM * gradient_elements(layout, holdings, actions, data_rank),
         optimizer=optimizer_bytes(optim, pieces, host),
-        activations=arena_bytes(
-            model, stages, actions, [slot.micro >= 0 for slot in slots], layout.batch.micro, host
+        activations=_activations(
+            model,
+            tuple(stages),
+            tuple(actions),
+            tuple(slot.micro >= 0 for slot in slots),
+            layout.batch.micro,
+            host,
         ),
         buffers=ITEM * buffers,
     )
+
+
+_activations = lru_cache(maxsize=1024)(arena_bytes)  # whatever is done with gradients
 
 
 def _scratch(layout: Layout, holdings: Holdings, rank: int, whole: bool) -> int:
