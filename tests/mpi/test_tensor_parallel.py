@@ -1,0 +1,95 @@
+"""Layers that ranks share: the plain model's numbers, and with tiles the same bits on any ranks."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from hpcpar.comm import Communicator
+from hpcpar.nn import Arena, Flat, Model, gpt, linear, mlp
+from hpcpar.parallel.tensor import tensor_parallel
+
+SCALE = 0.1
+
+
+def samples(model: Model) -> tuple[np.ndarray, np.ndarray]:
+    random = np.random.default_rng(5)
+    if "lm_head.weight" in [p.name for p in model.parameters]:
+        tokens = random.integers(0, 61, (3, 15))
+        return np.ascontiguousarray(tokens[:, :-1]), np.ascontiguousarray(tokens[:, 1:])
+    (features, _), outputs = model.parameters[0].shape, model.parameters[-1].shape[0]
+    table = random.standard_normal((6, features)).astype(np.float32)
+    if outputs == 1:
+        return table, random.standard_normal((6, 1)).astype(np.float32)
+    return table, random.integers(0, outputs, 6)
+
+
+MODELS = {
+    "gpt": lambda: gpt(layers=2, heads=8, width=32, context=16, vocabulary=61),
+    "uneven gpt": lambda: gpt(layers=1, heads=9, width=36, context=16, vocabulary=61),
+    "linear": lambda: linear(13, 5, "classification"),
+    "least squares": lambda: linear(17, 1, "regression"),
+    "mlp, one hidden layer": lambda: mlp(13, 5, 24, 1, "classification"),
+    "mlp, two hidden layers": lambda: mlp(13, 5, 9, 2, "classification"),
+    "mlp, three hidden layers": lambda: mlp(11, 5, 8, 3, "classification"),
+}
+
+
+class Step:
+    """The loss and the gradients of one micro-batch, and what a rank holds."""
+
+    def __init__(self, model: Model, inputs: np.ndarray, targets: np.ndarray) -> None:
+        flat, arena = Flat(model.parameters, np), Arena()
+        weights, gradient = flat.empty(), flat.empty_gradients()
+        flat.initialize(weights, seed=1)
+        weights += np.float32(0.01)  # biases too
+        p, self.gradients = flat.params_views(weights), flat.gradient_views(gradient)
+        taken = []
+        for _ in range(3):
+            gradient.fill(np.nan)  # every element must be written
+            self.loss = model.loss_and_gradients(p, self.gradients, inputs, targets, SCALE, arena)
+            self.value = model.loss(p, inputs, targets, arena)
+            assert arena.lent == 0
+            taken.append(arena.bytes)
+        assert taken[1:] == taken[:-1]  # a step after the first takes no memory
+        self.cuts = {p.name: p.cut for p in model.parameters}
+
+
+@pytest.fixture(scope="module", params=[2, 4, 8])
+def group(request: pytest.FixtureRequest, comm: Communicator) -> Iterator[Communicator]:
+    """Groups of at most so many ranks."""
+    part = comm.split(comm.rank // request.param)
+    assert part is not None
+    with part:
+        yield part
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize("name", MODELS)
+def test_the_plain_models_loss_and_gradients(group, name):
+    model = MODELS[name]()
+    plain = Step(model, *samples(model))
+    step = Step(tensor_parallel(model, group, None), *samples(model))
+    assert step.loss == pytest.approx(plain.loss, rel=1e-5)
+    assert step.value == pytest.approx(plain.loss, rel=1e-5)
+    for key, part in step.gradients.items():
+        whole, cut = plain.gradients[key], step.cuts[key]
+        expected = whole if cut is None else cut.take(whole)
+        np.testing.assert_allclose(
+            part, expected, rtol=0, atol=2e-5 * np.abs(whole).max(), err_msg=key
+        )
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("tiles", [8, 11])
+def test_with_tiles_the_bits_of_one_rank(group, name, tiles):
+    model = MODELS[name]()
+    alone = Step(tensor_parallel(model, None, tiles), *samples(model))
+    step = Step(tensor_parallel(model, group, tiles), *samples(model))
+    assert step.loss == alone.loss
+    assert step.value == alone.value
+    for key, part in step.gradients.items():
+        whole, cut = alone.gradients[key], step.cuts[key]
+        expected = whole if cut is None else cut.take(whole)
+        assert part.tobytes() == expected.tobytes(), key
