@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 __all__ = ["tensor_parallel"]
 
 
-def tensor_parallel(model: Model, comm: "Communicator | None", tiles: int | None) -> Model:
+def tensor_parallel(
+    model: Model, comm: "Communicator | None", tiles: int | None, sequence: bool = False
+) -> Model:
     """The model with layers that the ranks of `comm` share; `model` itself stays as it is.
 
     Heads, hidden units, the vocabulary, and the inputs of an MLP and a linear model are cut. Every
@@ -33,11 +35,14 @@ def tensor_parallel(model: Model, comm: "Communicator | None", tiles: int | None
         tiles: None: every cut axis is cut once for each rank. A number: every such axis is cut into
             so many tiles (or as many as it has heads, units, tokens), and products and sums go tile
             by tile: the bits are then the same on any number of ranks up to that, one as well.
+        sequence: whether a GPT's residual stream and norms are shared by rows as well, which saves
+            memory; the bits are the same. Takes micro-batches of at least as many rows, that is
+            tokens, as there are ranks.
 
     Raises ValueError for more ranks than tiles, heads, units, tokens or inputs, and for a layer
     that nobody knows how to share.
     """
-    group = TensorGroup(comm, tiles)
+    group = TensorGroup(comm, tiles, sequence)
     if group.tiles == 1:
         return model
     count = len(model.layers)

@@ -7,25 +7,32 @@ from hpcpar.nn.model import Tensors
 from hpcpar.nn.ops import attention, gelu
 from hpcpar.parallel.tensor_group import TensorGroup
 from hpcpar.parallel.tensor_linear import ColumnParallel, RowParallel
+from hpcpar.parallel.tensor_norm import TensorNorm
 
 __all__ = ["TensorBlock"]
 
 
-class TensorBlock(Block):
-    """(B, T, C) -> (B, T, C), the same on every rank.
+class TensorBlock:
+    """(B, T, C) -> (B, T, C), the same on every rank; or each looks after its own of the B T rows.
 
-    Attention and MLP are each a column-parallel product, something that each rank does with its own
-    part, and a row-parallel product: two sums over the ranks forward, two backward. Norms, and the
-    biases of what is added up, are on every rank.
+    Attention and MLP are each a norm, a column-parallel product, something that each rank does with
+    its own part, and a row-parallel product: two sums over the ranks forward, two backward. Norms,
+    and the biases of what is added up, are on every rank.
+
+    With shared rows (Korthikanti et al., arXiv:2205.05198, section 4.2) a sum gives a rank the rows
+    that it looks after, and what products take is brought together before them: what moves is the
+    same, but norms and what they leave behind are shared. Of the arrays that go from layer to layer
+    a rank then reads and writes its rows alone.
     """
 
     def __init__(self, block: Block, group: TensorGroup) -> None:
-        self.prefix = block.prefix
+        self.group, self.prefix = group, block.prefix
         shapes = {p.name.removeprefix(self.prefix): p.shape for p in block.parameters}
         width, hidden = shapes["mlp.c_fc.weight"]
         size = width // block.heads  # of a head
         heads, units = group.deal("heads", block.heads, size), group.deal("units", hidden)
         self.heads = len(heads.held) // size
+        self.norms = {name: TensorNorm(group, self.prefix + name) for name in ("ln_1", "ln_2")}
         self.products_in = {
             "attn.c_attn": ColumnParallel(group, heads, groups=3),
             "mlp.c_fc": ColumnParallel(group, units),
@@ -46,6 +53,20 @@ class TensorBlock(Block):
             self.prefix + name: Cut(shapes[name], axis, runs) for name, (axis, runs) in cuts.items()
         }
         self.parameters = [p.held(held[p.name]) if p.name in held else p for p in block.parameters]
+
+    def forward(
+        self, p: Tensors, x: Array, arena: Arena
+    ) -> tuple[Array, tuple[Norm, Heads, Norm, Hidden]]:
+        stream = x.reshape(-1, x.shape[-1])  # (N, C), N = B T
+        norm_1 = self.norms["ln_1"].forward(p, stream, arena)
+        with self.group.whole(norm_1.out, len(stream), arena) as rows:
+            heads = self._attention(p, rows, x.shape, arena)
+        self._project("attn.c_proj", p, heads.out.reshape(len(stream), -1), stream, arena)
+        norm_2 = self.norms["ln_2"].forward(p, stream, arena)
+        with self.group.whole(norm_2.out, len(stream), arena) as rows:
+            hidden = self._hidden(p, rows, arena)
+        self._project("mlp.c_proj", p, hidden.out, stream, arena)
+        return x, (norm_1, heads, norm_2, hidden)
 
     def backward(
         self,
@@ -99,12 +120,12 @@ class TensorBlock(Block):
         return Hidden(out, slope)
 
     def _project(self, name: str, p: Tensors, x: Array, stream: Array, arena: Arena) -> None:
-        """stream += x @ w + b, the product summed over the ranks."""
-        xp = namespace(stream)
+        """stream += x @ w + b, the product summed over the ranks; of the rows looked after."""
+        xp, own = namespace(stream), self.group.own_rows(stream)
         w, b = self._pair(p, name)
-        y = self.products_out[name].forward(x, w, stream.shape, arena).wait()
+        y = self.products_out[name].forward(x, w, arena, spread=True).wait()
         xp.add(y, b, out=y)
-        xp.add(stream, y, out=stream)
+        xp.add(own, y, out=own)
         arena.give(y)
 
     def _out_backward(
@@ -118,10 +139,11 @@ class TensorBlock(Block):
         arena: Arena,
     ) -> None:
         """Back through `_project`: dx from the gradient of the stream."""
-        dw, db = self._pair(g, name)
-        self.products_out[name].input_gradient(stream, self._pair(p, name)[0], dx, arena)
-        self.products_out[name].weight_gradient(x, stream, dw, arena)
-        stream.sum(axis=0, out=db)
+        product, w, (dw, db) = self.products_out[name], self._pair(p, name)[0], self._pair(g, name)
+        with self.group.whole(self.group.own_rows(stream), len(stream), arena) as dy:
+            product.input_gradient(dy, w, dx, arena)
+            product.weight_gradient(x, dy, dw, arena)
+            dy.sum(axis=0, out=db)
 
     def _in_backward(
         self,
@@ -135,11 +157,16 @@ class TensorBlock(Block):
         arena: Arena,
     ) -> None:
         """Back through product and norm to the stream's gradient; `norm` is given back."""
-        product, w = self.products_in[name], self._pair(p, name)[0]
-        pending = product.input_gradient(dy, w, stream.shape, arena)
-        dw, _ = self._pair(g, name)
-        product.weight_gradient(norm.out, dy, dw, arena)  # while the sum is under way
+        product, w, dw = self.products_in[name], self._pair(p, name)[0], self._pair(g, name)[0]
+        pending = product.input_gradient(dy, w, arena, spread=True)
+        with self.group.whole(norm.out, len(stream), arena) as rows:
+            product.weight_gradient(rows, dy, dw, arena)  # while the sum is under way
         branch = pending.wait()
-        self._norm_backward(norm_name, p, g, branch, norm, arena)
-        namespace(stream).add(stream, branch, out=stream)
+        self.norms[norm_name].backward(p, g, branch, norm, len(stream), arena)
+        own = self.group.own_rows(stream)
+        namespace(own).add(own, branch, out=own)
         arena.give(branch)
+
+    def _pair(self, tensors: Tensors, name: str) -> tuple[Array, Array]:
+        """The weight and the bias called `name` in this block."""
+        return tensors[f"{self.prefix}{name}.weight"], tensors[f"{self.prefix}{name}.bias"]

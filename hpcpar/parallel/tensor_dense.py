@@ -44,7 +44,7 @@ class ColumnDense:
                 gelu.backward(dy[:, at], saved[1][:, at], db[at], arena)
             else:
                 dy[:, at].sum(axis=0, out=db[at])
-        pending = None if self.first else self.product.input_gradient(dy, w, x.shape, arena)
+        pending = None if self.first else self.product.input_gradient(dy, w, arena)
         self.product.weight_gradient(x, dy, g[self.weight.name], arena)
         dx = None if pending is None else pending.wait()
         arena.give(dy, saved)
@@ -71,7 +71,7 @@ class RowDense:
         w, bias = p[self.weight.name], p[self.bias.name]
         if x.ndim != 2 or x.shape[1] not in (self.inputs, len(w)):
             raise ValueError(f"{self.weight.name} takes inputs (B, {self.inputs}), not {x.shape}")
-        y = self.product.forward(self._own(x), w, (len(x), w.shape[1]), arena).wait()
+        y = self.product.forward(self._own(x), w, arena).wait()
         if not self.activation:
             namespace(y).add(y, bias, out=y)
             return y, (x,)

@@ -12,7 +12,6 @@ Arrays are (N, I) and (N, O), weights (I, O); what is cut is there as far as thi
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -44,8 +43,8 @@ class ColumnParallel:
         for at in self.columns:
             self._multiply(x.T, dy[:, at], dw[:, at], arena)
 
-    def input_gradient(self, dy: Array, w: Array, shape: tuple[int, ...], arena: Arena) -> Pending:
-        """dx = dy @ w.T, summed over all ranks, in the shape (..., I). Collective."""
+    def input_gradient(self, dy: Array, w: Array, arena: Arena, spread: bool = False) -> Pending:
+        """dx = dy @ w.T, summed over all ranks; see `TensorGroup.start_sum`."""
 
         def product(tile: Sequence[slice], out: Array) -> None:
             first, *others = tile
@@ -56,7 +55,8 @@ class ColumnParallel:
                 namespace(out).add(out, part, out=out)
                 arena.give(part)
 
-        return _sum(self._group, self._tiles, product, self._places, shape, dy.dtype, arena)
+        like = arena.take((len(dy), len(w)), dy.dtype)
+        return _sum(self._group, self._tiles, product, self._places, like, arena, spread)
 
 
 class RowParallel:
@@ -68,14 +68,15 @@ class RowParallel:
         self._places = tiles.places()
         self.rows = [at for (at,) in self._places]  # where tiles lie
 
-    def forward(self, x: Array, w: Array, shape: tuple[int, ...], arena: Arena) -> Pending:
-        """y = x @ w, summed over all ranks, in the shape (..., O). Collective."""
+    def forward(self, x: Array, w: Array, arena: Arena, spread: bool = False) -> Pending:
+        """y = x @ w, summed over all ranks; see `TensorGroup.start_sum`."""
 
         def product(tile: Sequence[slice], out: Array) -> None:
             (at,) = tile
             self._multiply(x[:, at], w[at], out, arena)
 
-        return _sum(self._group, self._tiles, product, self._places, shape, x.dtype, arena)
+        like = arena.take((len(x), w.shape[1]), x.dtype)
+        return _sum(self._group, self._tiles, product, self._places, like, arena, spread)
 
     def weight_gradient(self, x: Array, dy: Array, dw: Array, arena: Arena) -> None:
         """dw = x.T @ dy."""
@@ -114,16 +115,18 @@ def _sum(
     tiles: Tiles,
     product: Callable[[Sequence[slice], Array], None],
     places: Sequence[Sequence[slice]],
-    shape: tuple[int, ...],
-    dtype: Any,
+    like: Array,
     arena: Arena,
+    spread: bool,
 ) -> Pending:
-    """Begin to sum what `product` writes for each tile, by the tree over the tiles' numbers."""
-    like = arena.take(shape, dtype)
+    """Begin to sum what `product` writes for each tile, by the tree over the tiles' numbers.
+
+    `like` is an array of the sum's shape, which is given back.
+    """
     sums = Subtotals(len(tiles.runs), like, arena)
     arena.give(like)
     for number, tile in zip(tiles.mine, places, strict=True):
         leaf = sums.buffer()
-        product(tile, leaf.reshape(-1, leaf.shape[-1]))
+        product(tile, leaf)
         sums.add(number, leaf)
-    return group.start_sum(tiles, sums.take(tiles.mine), arena)
+    return group.start_sum(tiles, sums.take(tiles.mine), arena, spread)

@@ -10,9 +10,10 @@ from hpcpar.nn import Arena, Cut
 from hpcpar.nn.embedding import Embedding
 from hpcpar.nn.head import Head
 from hpcpar.nn.model import Tensors
-from hpcpar.nn.ops import embedding, layernorm
+from hpcpar.nn.ops import embedding
 from hpcpar.parallel.tensor_group import TensorGroup
 from hpcpar.parallel.tensor_linear import ColumnParallel
+from hpcpar.parallel.tensor_norm import TensorNorm
 
 __all__ = ["TensorEmbedding", "TensorHead"]
 
@@ -49,44 +50,42 @@ class TensorEmbedding:
     def backward(self, p: Tensors, g: Tensors, dy: Array, saved: Any, arena: Arena) -> None:
         tokens, length = saved, saved.shape[1]
         positions = g[self.positions.name]
-        dy.sum(axis=0, out=positions[:length])
+        stream, first = dy.reshape(-1, dy.shape[-1]), self.tiles.held.start
+        with self.group.whole(self.group.own_rows(stream), len(stream), arena) as rows:
+            rows.reshape(dy.shape).sum(axis=0, out=positions[:length])
+            embedding.backward(tokens.reshape(-1), rows, g[self.tokens.name], arena, first)
         positions[length:] = 0
-        rows, first = dy.reshape(-1, dy.shape[-1]), self.tiles.held.start
-        embedding.backward(tokens.reshape(-1), rows, g[self.tokens.name], arena, first)
         arena.give(dy, tokens)
 
 
 class TensorHead:
-    """(B, T, C) -> this rank's part of the logits (B, T, V). The norm is on every rank."""
+    """(B, T, C) -> this rank's part of the logits (B, T, V). See `TensorBlock` about rows."""
 
     def __init__(self, layer: Head, group: TensorGroup) -> None:
         tiles = group.deal("tokens", layer.output.shape[0])
-        self.product = ColumnParallel(group, tiles)
-        self.weight, self.bias = layer.weight, layer.bias
+        self.group, self.product = group, ColumnParallel(group, tiles)
+        self.norm = TensorNorm(group, layer.weight.name.removesuffix(".weight"))
         self.output = layer.output.held(Cut(layer.output.shape, 0, tiles.cuts()))
-        self.parameters = [self.weight, self.bias, self.output]
+        self.parameters = [layer.weight, layer.bias, self.output]
 
     def forward(self, p: Tensors, x: Array, arena: Arena) -> tuple[Array, Any]:
-        rows = x.reshape(-1, x.shape[-1])
-        out, normal = arena.take(rows.shape, x.dtype), arena.take(rows.shape, x.dtype)
-        rstd = arena.take((len(rows), 1), x.dtype)
-        w, b = p[self.weight.name], p[self.bias.name]
-        layernorm.forward(rows, w, b, out, normal, rstd, arena)
-        arena.give(x)
-        output = p[self.output.name]
+        stream, output = x.reshape(-1, x.shape[-1]), p[self.output.name]
+        norm = self.norm.forward(p, stream, arena)
         logits = arena.take((*x.shape[:-1], len(output)), x.dtype)
-        self.product.forward(out, output.T, logits.reshape(len(rows), -1), arena)
-        return logits, (out, normal, rstd)
+        with self.group.whole(norm.out, len(stream), arena) as rows:
+            self.product.forward(rows, output.T, logits.reshape(len(rows), -1), arena)
+        arena.give(x)
+        return logits, norm
 
     def backward(self, p: Tensors, g: Tensors, dy: Array, saved: Any, arena: Arena) -> Array:
-        out, normal, rstd = saved
-        rows, output = dy.reshape(len(out), -1), p[self.output.name]
-        shape = (*dy.shape[:-1], out.shape[1])
-        pending = self.product.input_gradient(rows, output.T, shape, arena)
-        self.product.weight_gradient(out, rows, g[self.output.name].T, arena)
-        dx = pending.wait()
-        dw, db = g[self.weight.name], g[self.bias.name]
-        within = dx.reshape(out.shape)
-        layernorm.backward(within, p[self.weight.name], normal, rstd, dw, db, arena)
-        arena.give(dy, saved)
+        norm, output = saved, p[self.output.name]
+        d_logits = dy.reshape(-1, dy.shape[-1])
+        pending = self.product.input_gradient(d_logits, output.T, arena, spread=True)
+        with self.group.whole(norm.out, len(d_logits), arena) as rows:
+            self.product.weight_gradient(rows, d_logits, g[self.output.name].T, arena)
+        branch = pending.wait()
+        self.norm.backward(p, g, branch, norm, len(d_logits), arena)
+        dx = arena.take((*dy.shape[:-1], output.shape[1]), dy.dtype)
+        self.group.own_rows(dx.reshape(len(d_logits), -1))[...] = branch
+        arena.give(dy, branch)
         return dx

@@ -33,6 +33,7 @@ MODELS = {
     "mlp, two hidden layers": lambda: mlp(13, 5, 9, 2, "classification"),
     "mlp, three hidden layers": lambda: mlp(11, 5, 8, 3, "classification"),
 }
+CASES = [(name, False) for name in MODELS] + [("gpt", True), ("uneven gpt", True)]
 
 
 class Step:
@@ -65,11 +66,11 @@ def group(request: pytest.FixtureRequest, comm: Communicator) -> Iterator[Commun
 
 
 @pytest.mark.mpi
-@pytest.mark.parametrize("name", MODELS)
-def test_the_plain_models_loss_and_gradients(group, name):
+@pytest.mark.parametrize(("name", "sequence"), CASES)
+def test_the_plain_models_loss_and_gradients(group, name, sequence):
     model = MODELS[name]()
     plain = Step(model, *samples(model))
-    step = Step(tensor_parallel(model, group, None), *samples(model))
+    step = Step(tensor_parallel(model, group, None, sequence), *samples(model))
     assert step.loss == pytest.approx(plain.loss, rel=1e-5)
     assert step.value == pytest.approx(plain.loss, rel=1e-5)
     for key, part in step.gradients.items():
@@ -81,12 +82,12 @@ def test_the_plain_models_loss_and_gradients(group, name):
 
 
 @pytest.mark.mpi
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(("name", "sequence"), CASES)
 @pytest.mark.parametrize("tiles", [8, 11])
-def test_with_tiles_the_bits_of_one_rank(group, name, tiles):
+def test_with_tiles_the_bits_of_one_rank(group, name, sequence, tiles):
     model = MODELS[name]()
     alone = Step(tensor_parallel(model, None, tiles), *samples(model))
-    step = Step(tensor_parallel(model, group, tiles), *samples(model))
+    step = Step(tensor_parallel(model, group, tiles, sequence), *samples(model))
     assert step.loss == alone.loss
     assert step.value == alone.value
     for key, part in step.gradients.items():
