@@ -13,7 +13,7 @@ safetensors format, which holds data only and cannot run code when it is read.
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,19 +22,17 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from hpcpar.device import Array, namespace, to_host
 from hpcpar.errors import UserError
 from hpcpar.files import flush
-from hpcpar.optim import Optimizer
 
 __all__ = [
     "Checkpoint",
     "CheckpointConfig",
     "capture",
+    "check_fit",
     "list_checkpoints",
     "load",
     "load_latest",
-    "restore",
     "save",
 ]
 
@@ -198,48 +196,42 @@ def _describe(path: Path) -> Mapping[str, Any]:
 
 def capture(
     step: int,
-    params: Mapping[str, Array],
-    optimizer: Optimizer,
+    model: Mapping[str, np.ndarray],
+    optimizer: Mapping[str, Mapping[str, np.ndarray]],
     sampler: tuple[int, int],
     fingerprint: Mapping[str, str],
     data: str,
 ) -> Checkpoint:
-    """The state of a run as arrays on the host (copies only where they are on a GPU).
+    """The state of a run, from whole tensors on the host.
 
     Raises `UserError` for weights that are no numbers: nobody could go on with them.
     """
-    for name, array in params.items():
-        if not namespace(array).isfinite(array).all():
+    for name, array in model.items():
+        if not np.isfinite(array).all():
             raise UserError(
                 f"after step {step} {name} holds values that are no numbers: lower --optim.lr"
             )
-    return Checkpoint(
-        step=step,
-        model={name: to_host(array) for name, array in params.items()},
-        optimizer={
-            state: {name: to_host(array) for name, array in tensors.items()}
-            for state, tensors in optimizer.state.items()
-        },
-        sampler=sampler,
-        fingerprint=dict(fingerprint),
-        data=data,
-    )
+    state = {kind: dict(tensors) for kind, tensors in optimizer.items()}
+    return Checkpoint(step, dict(model), state, sampler, dict(fingerprint), data)
 
 
-def restore(checkpoint: Checkpoint, params: Mapping[str, Array], optimizer: Optimizer) -> None:
-    """Copy a checkpoint into weights and optimizer; raises `UserError` unless they fit exactly."""
-    pairs = [("the model", checkpoint.model, params)]
-    if checkpoint.optimizer.keys() != optimizer.state.keys():
+def check_fit(
+    checkpoint: Checkpoint, shapes: Mapping[str, tuple[int, ...]], kinds: Collection[str]
+) -> None:
+    """Raises `UserError` unless a checkpoint is of a model with these tensors, and has this state.
+
+    Args:
+        shapes: of the whole tensors, by name.
+        kinds: of the optimizer's state.
+    """
+    if checkpoint.optimizer.keys() != set(kinds):
         raise UserError(f"checkpoint {checkpoint.source} was made with another optimizer")
-    pairs += [(s, checkpoint.optimizer[s], tensors) for s, tensors in optimizer.state.items()]
-    for what, source, target in pairs:
-        for name in sorted(source.keys() ^ target.keys()):
+    for what, tensors in [("the model", checkpoint.model), *sorted(checkpoint.optimizer.items())]:
+        for name in sorted(tensors.keys() ^ shapes.keys()):
             raise UserError(f"checkpoint {checkpoint.source}: {what} has other parameters ({name})")
-        for name, array in target.items():
-            if source[name].shape != array.shape:
+        for name, shape in shapes.items():
+            if tensors[name].shape != shape:
                 raise UserError(
                     f"checkpoint {checkpoint.source}: {name} of {what} has shape "
-                    f"{list(source[name].shape)}, the run's is {list(array.shape)}"
+                    f"{list(tensors[name].shape)}, the run's is {list(shape)}"
                 )
-            array[...] = namespace(array).asarray(source[name])
-    optimizer.steps = checkpoint.step

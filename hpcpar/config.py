@@ -27,7 +27,7 @@ from hpcpar.entry import note
 from hpcpar.errors import UserError
 from hpcpar.nn import ModelConfig, complete_model
 from hpcpar.optim import OptimConfig
-from hpcpar.parallel import BatchConfig
+from hpcpar.parallel.config import BatchConfig, ParallelConfig
 from hpcpar.run import RunConfig
 from hpcpar.threads import rank_threads
 
@@ -71,6 +71,7 @@ class Config:
     model: ModelConfig = field(default_factory=ModelConfig)
     batch: BatchConfig = field(default_factory=BatchConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
+    parallel: ParallelConfig = field(default_factory=ParallelConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     run: RunConfig = field(default_factory=RunConfig)
 
@@ -252,6 +253,8 @@ _RANGES: dict[str, tuple[float, float]] = {
     "model.layers": (1, 10_000), "model.heads": (1, math.inf), "model.width": (1, 1 << 20),
     "model.context": (1, 1 << 24), "model.vocabulary": (0, 1 << 24),
     "optim.weight_decay": (0, math.inf), "optim.clip": (0, math.inf), "optim.warmup": (0, math.inf),
+    "parallel.data": (-1, math.inf), "parallel.pipeline": (1, math.inf),
+    "parallel.chunks": (2, math.inf),
     "checkpoint.every": (0, math.inf), "checkpoint.keep": (1, math.inf),
     "run.evaluate_every": (0, math.inf), "run.evaluate_samples": (0, math.inf),
 }  # fmt: skip

@@ -17,13 +17,14 @@ from hpcpar import checkpoint
 from hpcpar.comm import Communicator, compare_ranks, together
 from hpcpar.config import Config, share_config
 from hpcpar.data import Sampler, open_data
-from hpcpar.device import Array
 from hpcpar.entry import note, run_ranks
 from hpcpar.errors import UserError
 from hpcpar.fingerprint import differences, fingerprint, weights_sha256
-from hpcpar.nn import Flat, build_model, fit_data, load_weights
-from hpcpar.optim import Optimizer, clip_scale, learning_rate, make_optimizer
-from hpcpar.parallel import DataParallel, SharedUpdate, evaluate
+from hpcpar.mesh import Mesh
+from hpcpar.nn import build_model, fit_data, load_weights
+from hpcpar.optim import clip_scale, learning_rate
+from hpcpar.parallel import ParallelModel, parallelize
+from hpcpar.parallel.state import collect, collect_state, compare_copies, shapes, spread
 from hpcpar.run import Report, RunFolder
 
 
@@ -34,74 +35,60 @@ def train(config: Config, comm: Communicator) -> None:
     for difference in compare_ranks(comm, numerics):  # what the bits depend on
         note(f"{difference}: the bits may depend on who computes what", comm)
 
-    # Every rank opens the same data, builds the same model and draws the same weights.
+    # Every rank opens the same data and builds the same model; `parallelize` shares it out.
     dataset = open_data(config.data, config.model.context, comm)
     with together(comm):
         config.model = fit_data(config.model, dataset)
-        model = build_model(config.model, dataset)
-        flat = Flat(model.parameters, comm.device.xp)
-        weights = flat.empty()
-        params = flat.params_views(weights)
-        flat.initialize(weights, config.seed)
-        if config.model.init_from:
-            load_weights(config.model.init_from, params)
-        optimizer = make_optimizer(config.optim, flat.parameters, comm.device.xp)
-        sampler = Sampler(len(dataset.train), config.batch.size, config.seed)
-        parallel = DataParallel(model, flat, params, dataset.train, config.batch, comm,
-                                config.reproducible)  # fmt: skip
-        update = SharedUpdate(optimizer, weights, params, parallel.gradients, comm)
-    if parallel.idle_ranks:
-        note(f"{parallel.idle_ranks} ranks have no leaf of the batch to compute", comm)
-    tensors = {name: params[name] for name in flat.names}  # a tied one has two names in params
-    folder, start = begin(config, comm, tensors, optimizer, numerics, dataset.digest)
+        plain = build_model(config.model, dataset)
+        sizes = config.parallel.sizes(comm.size)
+    mesh = Mesh(comm, **sizes)
+    model = parallelize(plain, mesh, dataset.train, config.parallel, config.batch, config.optim,
+                        config.reproducible)  # fmt: skip
+    sampler = Sampler(len(dataset.train), config.batch.size, config.seed)
+    if model.idle_ranks:
+        note(f"{model.idle_ranks} ranks have no leaf of the batch to compute", comm)
+    folder, start = begin(config, model, numerics, dataset.digest)
     looks = dataset.validation.spread(config.run.evaluate_samples)
 
-    with Report(folder, start, config, dataset, model, comm) as report:
+    with Report(folder, start, config, dataset, model) as report:
         for step in range(start + 1, config.steps + 1):
             report.begin_step()
-            # The gradient, added in one fixed order; then every rank updates a part of the weights.
-            loss = parallel.loss_and_gradients(sampler.indices(step - 1))
-            norm = update.norm()
+            # The gradient, added in one fixed order; then every rank updates its own part.
+            loss = model.loss_and_gradients(sampler.indices(step - 1))
+            norm = model.update.norm()
             if not np.isfinite([loss, norm]).all():
                 raise UserError(f"step {step}: loss {loss}, gradient norm {norm}; lower --optim.lr")
             rate = learning_rate(config.optim, step - 1, config.steps)
-            update.step(rate, clip_scale(norm, config.optim.clip))
+            model.update.step(rate, clip_scale(norm, config.optim.clip))
             report.step(step, loss, norm, rate)
 
             if due(step, config.run.evaluate_every, config.steps):
-                report.evaluation(
-                    evaluate(model, params, dataset.validation, looks, config.batch.micro, comm)
-                )
+                report.evaluation(model.evaluate(dataset.validation, looks))
             report.log()
             if due(step, config.checkpoint.every, config.steps):
-                update.gather_state()
+                whole, state = collect(model), collect_state(model)
                 with together(comm):
-                    if folder:
-                        state = checkpoint.capture(
-                            step, tensors, optimizer, sampler.state(step), numerics, dataset.digest
+                    if folder and whole is not None:
+                        saved = checkpoint.capture(
+                            step, whole, state, sampler.state(step), numerics, dataset.digest
                         )
-                        checkpoint.save(folder.checkpoints, state, config.checkpoint.keep)
+                        checkpoint.save(folder.checkpoints, saved, config.checkpoint.keep)
 
-    # Every rank holds the whole model, so every rank can prove that it holds the same one.
-    sha256 = weights_sha256(tensors)
-    for difference in compare_ranks(comm, {"weights": sha256}):
-        raise RuntimeError(f"wrong weights: {difference}")
-    report.finish(sha256, numerics)
+    compare_copies(model)
+    weights = collect(model)
+    report.finish("" if weights is None else weights_sha256(weights), numerics)
+    mesh.close()
 
 
 def begin(
-    config: Config,
-    comm: Communicator,
-    tensors: dict[str, Array],
-    optimizer: Optimizer,
-    numerics: dict[str, str],
-    data: str,
+    config: Config, model: ParallelModel, numerics: dict[str, str], data: str
 ) -> tuple[RunFolder | None, int]:
-    """The run's folder (on rank 0), and the step after which it begins.
+    """The run's folder (on rank 0), and the step after which it begins; sets the weights.
 
-    A resumed run continues from its newest whole checkpoint, on any number of ranks.
+    A resumed run continues from its newest whole checkpoint, on any layout.
     """
-    folder, start = None, np.zeros(1, np.int64)
+    comm, kinds = model.comm, model.update.optimizer.kinds
+    folder, saved, start = None, None, np.zeros(1, np.int64)
     with together(comm):
         if comm.rank == 0:
             folder = RunFolder.claim(config.run)
@@ -114,7 +101,7 @@ def begin(
                     raise UserError(
                         f"the run in {folder.path} has {saved.step} steps: raise --steps"
                     )
-                checkpoint.restore(saved, tensors, optimizer)
+                checkpoint.check_fit(saved, shapes(model), kinds)
                 start[0] = saved.step
                 for difference in differences(saved.fingerprint, numerics):
                     note(f"the bits may differ from an undisturbed run's: {difference}")
@@ -122,10 +109,16 @@ def begin(
                 note(f"there is nothing to resume in {folder.path}: starting at step 0")
             folder.start(config, int(start[0]))
     if comm.bcast(start)[0] > 0:
-        for group in (tensors, *(group for _, group in sorted(optimizer.state.items()))):
-            for _, array in sorted(group.items()):
-                comm.bcast(array)
-        optimizer.steps = int(start[0])
+        spread(model, saved.model if saved else None)
+        for kind in kinds:
+            spread(model, saved.optimizer[kind] if saved else None, kind)
+        model.update.optimizer.steps = int(start[0])
+    elif config.model.init_from:
+        with together(comm):
+            given = load_weights(config.model.init_from, shapes(model)) if folder else None
+        spread(model, given)
+    else:
+        model.initialize(config.seed)
     return folder, int(start[0])
 
 

@@ -22,6 +22,8 @@ from collections.abc import Sequence
 from math import prod
 from typing import TYPE_CHECKING, Any, Protocol
 
+import numpy as np
+
 from hpcpar.device import Array, as_array, namespace
 from hpcpar.schedule.steps import Step
 from hpcpar.schedule.tree import Node, deal, subtrees, tree_allreduce
@@ -29,7 +31,7 @@ from hpcpar.schedule.tree import Node, deal, subtrees, tree_allreduce
 if TYPE_CHECKING:
     from hpcpar.comm import Communicator
 
-__all__ = ["Subtotals", "TreeSum"]
+__all__ = ["Subtotals", "TreeSum", "tree_total"]
 
 
 class Lender(Protocol):
@@ -93,6 +95,14 @@ class Subtotals:
     def take(self, run: range) -> list[Array]:
         """The roots of a run of which all leaves were added, left to right; they are forgotten."""
         return [self._sums.pop(node) for node in subtrees(run.start, run.stop, self.leaves)]
+
+
+def tree_total(values: np.ndarray) -> float:
+    """The sum of numbers by the tree over their places, as `TreeSum` adds arrays."""
+    total = Subtotals(len(values), np.zeros(1))
+    for leaf, value in enumerate(values):
+        total.add(leaf, np.array([value], dtype=np.float64))
+    return float(total.take(range(len(values)))[0][0])
 
 
 class TreeSum:

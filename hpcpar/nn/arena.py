@@ -38,6 +38,10 @@ class Arena:
         """Arrays that were taken and not given back."""
         return len(self._lent)
 
+    def has_lent(self, array: Array) -> bool:
+        """Whether it was taken, and not given back."""
+        return self._lent.get(id(array)) is array
+
     def take(self, shape: tuple[int, ...], dtype: Any) -> Array:
         """An array of this shape and dtype, C order, its values undefined."""
         dtype = np.dtype(dtype)  # np.float32 equals it, but has another hash

@@ -36,6 +36,20 @@ class Hidden(NamedTuple):
     slope: Array  # (N, 4 C)
 
 
+class Kept(NamedTuple):
+    """What the gradients of the weights need: inputs of the products, and gradients of outputs."""
+
+    hidden: Array  # (N, 4 C), into mlp.c_proj
+    dy: Array  # (B, T, C), of it
+    norm_2: Array  # (N, C), into mlp.c_fc
+    d_hidden: Array  # (N, 4 C)
+    heads: Array  # (B, T, C), into attn.c_proj
+    middle: Array  # (N, C), gradient of the stream between the branches
+    norm_1: Array  # (N, C), into attn.c_attn
+    d_qkv: Array  # (B, T, 3 C)
+    small: dict[str, Array]  # gradients that come with those of the inputs
+
+
 class Block:
     """(B, T, C) -> (B, T, C); the residual stream is one array, written in place.
 
@@ -119,6 +133,80 @@ class Block:
         xp.add(stream, branch, out=stream)
         arena.give(branch)
         return dy
+
+    def backward_input(
+        self,
+        p: Tensors,
+        dy: Array,
+        saved: tuple[Norm, Heads, Norm, Hidden],
+        arena: Arena,
+    ) -> tuple[Array, Kept]:
+        """As `backward` does it, but with nothing overwritten that the weights' gradients need."""
+        norm_1, heads, norm_2, hidden = saved
+        xp = namespace(dy)
+        stream = dy.reshape(-1, dy.shape[-1])
+        small = {
+            name: arena.take(p[f"{self.prefix}{name}"].shape, dy.dtype)
+            for name in ("mlp.c_fc.bias", "ln_2.weight", "ln_2.bias", "ln_1.weight", "ln_1.bias")
+        }
+
+        def input_gradient(name: str, rows: Array, out: Array) -> None:
+            linear.input_gradient(rows, self._pair(p, name)[0], out)
+
+        def through_norm(name: str, branch: Array, norm: Norm) -> None:
+            dw, db = small[f"{name}.weight"], small[f"{name}.bias"]
+            w = self._pair(p, name)[0]
+            layernorm.backward(branch, w, norm.normal, norm.rstd, dw, db, arena)
+            arena.give(norm.normal, norm.rstd)
+
+        d_hidden = arena.take(hidden.out.shape, dy.dtype)
+        input_gradient("mlp.c_proj", stream, d_hidden)
+        gelu.backward(d_hidden, hidden.slope, small["mlp.c_fc.bias"], arena)
+        arena.give(hidden.slope)
+        middle = arena.take(stream.shape, dy.dtype)
+        input_gradient("mlp.c_fc", d_hidden, middle)
+        through_norm("ln_2", middle, norm_2)
+        xp.add(stream, middle, out=middle)
+
+        branch = arena.take(stream.shape, dy.dtype)
+        input_gradient("attn.c_proj", middle, branch)
+        d_qkv = arena.take(heads.qkv.shape, dy.dtype)
+        attention.backward(
+            branch.reshape(dy.shape),
+            heads.out,
+            heads.qkv,
+            self.heads,
+            heads.scores,
+            heads.inverse,
+            d_qkv,
+            arena,
+        )
+        arena.give(branch, heads.qkv, heads.scores, heads.inverse)
+        dx = arena.take(dy.shape, dy.dtype)
+        within = dx.reshape(stream.shape)
+        input_gradient("attn.c_attn", d_qkv.reshape(len(stream), -1), within)
+        through_norm("ln_1", within, norm_1)
+        xp.add(middle, within, out=within)
+        return dx, Kept(
+            hidden.out, dy, norm_2.out, d_hidden, heads.out, middle, norm_1.out, d_qkv, small
+        )
+
+    def backward_weight(self, g: Tensors, kept: Kept, arena: Arena) -> None:
+        rows = len(kept.middle)
+        for name, x, dy in (
+            ("mlp.c_proj", kept.hidden, kept.dy),
+            ("attn.c_proj", kept.heads, kept.middle),
+            ("attn.c_attn", kept.norm_1, kept.d_qkv),
+        ):
+            linear.weight_gradient(x.reshape(rows, -1), dy.reshape(rows, -1), *self._pair(g, name))
+        dw = self._pair(g, "mlp.c_fc")[0]
+        linear.weight_gradient(kept.norm_2, kept.d_hidden, dw, None)
+        for name, gradient in kept.small.items():
+            g[f"{self.prefix}{name}"][...] = gradient
+        arena.give(kept[:-1], list(kept.small.values()))
+
+    def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        return shape
 
     def _norm(self, name: str, p: Tensors, x: Array, arena: Arena) -> Norm:
         out, normal = arena.take(x.shape, x.dtype), arena.take(x.shape, x.dtype)

@@ -50,15 +50,32 @@ class Dense:
         return y, (x, slope)
 
     def backward(self, p: Tensors, g: Tensors, dy: Array, saved: Any, arena: Arena) -> Array | None:
-        x, dw, db = saved[0], g[self.weight.name], g[self.bias.name]
-        if self.activation:
-            gelu.backward(dy, saved[1], db, arena)
-            linear.weight_gradient(x, dy, dw, None)
-        else:
-            linear.weight_gradient(x, dy, dw, db)
-        dx = None
-        if not self.first:
-            dx = arena.take(x.shape, dy.dtype)
-            linear.input_gradient(dy, p[self.weight.name], dx)
-        arena.give(dy, saved)
+        dx, kept = self.backward_input(p, dy, saved, arena)
+        self.backward_weight(g, kept, arena)
         return dx
+
+    def backward_input(
+        self, p: Tensors, dy: Array, saved: Any, arena: Arena
+    ) -> tuple[Array | None, tuple[Array, ...]]:
+        w, dx = p[self.weight.name], None
+        kept: tuple[Array, ...] = (saved[0], dy)
+        if self.activation:
+            db = arena.take((w.shape[1],), dy.dtype)
+            gelu.backward(dy, saved[1], db, arena)
+            arena.give(saved[1])
+            kept = (*kept, db)
+        if not self.first:
+            dx = arena.take(saved[0].shape, dy.dtype)
+            linear.input_gradient(dy, w, dx)
+        return dx, kept
+
+    def backward_weight(self, g: Tensors, kept: tuple[Array, ...], arena: Arena) -> None:
+        x, dy, *of_gelu = kept
+        dw, db = g[self.weight.name], g[self.bias.name]
+        linear.weight_gradient(x, dy, dw, None if of_gelu else db)
+        if of_gelu:
+            db[...] = of_gelu[0]
+        arena.give(kept)
+
+    def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        return (*shape[:-1], self.weight.shape[1])

@@ -39,3 +39,13 @@ class Embedding:
         rows = dy.reshape(-1, dy.shape[-1])
         embedding.backward(tokens.reshape(-1), rows, g[self.tokens.name], arena)
         arena.give(dy, tokens)
+
+    def backward_input(self, p: Tensors, dy: Array, saved: Any, arena: Arena) -> tuple[None, Any]:
+        return None, (dy, saved)
+
+    def backward_weight(self, g: Tensors, kept: Any, arena: Arena) -> None:
+        dy, tokens = kept
+        self.backward({}, g, dy, tokens, arena)
+
+    def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        return (*shape, self.tokens.shape[1])

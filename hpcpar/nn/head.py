@@ -35,13 +35,30 @@ class Head:
         return logits, (out, normal, rstd)
 
     def backward(self, p: Tensors, g: Tensors, dy: Array, saved: Any, arena: Arena) -> Array:
+        dx, kept = self.backward_input(p, dy, saved, arena)
+        self.backward_weight(g, kept, arena)
+        return dx
+
+    def backward_input(
+        self, p: Tensors, dy: Array, saved: Any, arena: Arena
+    ) -> tuple[Array, tuple[Array, ...]]:
         out, normal, rstd = saved
         rows = dy.reshape(len(out), -1)
-        linear.weight_gradient(out, rows, g[self.output.name].T, None)
         dx = arena.take((*dy.shape[:-1], out.shape[1]), dy.dtype)
         within = dx.reshape(out.shape)
         linear.input_gradient(rows, p[self.output.name].T, within)
-        dw, db = g[self.weight.name], g[self.bias.name]
-        layernorm.backward(within, p[self.weight.name], normal, rstd, dw, db, arena)
-        arena.give(dy, saved)
-        return dx
+        w = p[self.weight.name]
+        dw, db = arena.take(w.shape, w.dtype), arena.take(w.shape, w.dtype)
+        layernorm.backward(within, w, normal, rstd, dw, db, arena)
+        arena.give(normal, rstd)
+        return dx, (dy, out, dw, db)
+
+    def backward_weight(self, g: Tensors, kept: tuple[Array, ...], arena: Arena) -> None:
+        dy, out, dw, db = kept
+        linear.weight_gradient(out, dy.reshape(len(out), -1), g[self.output.name].T, None)
+        g[self.weight.name][...] = dw
+        g[self.bias.name][...] = db
+        arena.give(kept)
+
+    def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        return (*shape[:-1], self.output.shape[0])

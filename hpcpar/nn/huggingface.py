@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from hpcpar.device import Array, namespace
 from hpcpar.errors import UserError
 
 __all__ = ["load_weights", "read_sizes", "read_weights", "write_model"]
@@ -70,18 +69,19 @@ def read_weights(folder: str | Path) -> dict[str, np.ndarray]:
     return weights
 
 
-def load_weights(folder: str | Path, params: Mapping[str, Array]) -> None:
-    """Copy the weights in `folder` into `params`; raises `UserError` for another model's."""
+def load_weights(
+    folder: str | Path, shapes: Mapping[str, tuple[int, ...]]
+) -> dict[str, np.ndarray]:
+    """The weights in `folder`; raises `UserError` unless they are of these names and shapes."""
     weights = read_weights(folder)
     for name, array in weights.items():
-        if name not in params or params[name].shape != array.shape:
-            have = list(params[name].shape) if name in params else "no such parameter"
+        if shapes.get(name) != array.shape:
+            have = list(shapes[name]) if name in shapes else "no such parameter"
             raise UserError(f"{folder}: {name} is {list(array.shape)}; the model has {have}")
-    for name, target in params.items():
-        if name in weights:
-            target[...] = namespace(target).asarray(weights[name])
-        elif name != "lm_head.weight":
+    for name in shapes:
+        if name not in weights:
             raise UserError(f"{folder}: {name} is missing")
+    return weights
 
 
 def write_model(

@@ -30,6 +30,17 @@ class Layer(Protocol):
         The first layer of a model returns None: nobody asks for the gradient of the inputs.
         """
 
+    def backward_input(
+        self, p: Tensors, dy: Array, saved: Any, arena: Arena
+    ) -> tuple[Array | None, Any]:
+        """(dx, kept): the first half of `backward`, and what `backward_weight` needs."""
+
+    def backward_weight(self, g: Tensors, kept: Any, arena: Arena) -> None:
+        """The second half: the gradients. Both together have the bits of `backward`."""
+
+    def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape of y for an x of this shape."""
+
 
 class Loss(Protocol):
     """What is minimized, a sum over the targets of a micro-batch."""

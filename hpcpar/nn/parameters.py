@@ -51,7 +51,8 @@ class Cut:
 class Parameter:
     """One tensor of a model, or a second use of one (`tied_to` is then the first use's name).
 
-    `shape` is what this rank holds: the whole tensor, unless there is a `cut`.
+    `shape` is what this rank holds: the whole tensor, unless there is a `cut`. `drawn_as` is set in
+    a copy of another tensor, and names it.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Parameter:
     std: float = 0.0  # of init="normal"
     tied_to: str | None = None
     cut: Cut | None = None
+    drawn_as: str | None = None
 
     @property
     def size(self) -> int:
@@ -69,6 +71,19 @@ class Parameter:
     def whole_shape(self) -> tuple[int, ...]:
         """The tensor's own shape, however many ranks share it."""
         return self.shape if self.cut is None else self.cut.shape
+
+    def draw(self, seed: int) -> np.ndarray:
+        """What this rank holds of it at a run's start: it depends on (seed, name, shape) alone."""
+        if self.init != "normal":
+            return np.full(self.shape, 1 if self.init == "ones" else 0, np.float32)
+        random = generator(seed, "init", self.drawn_as or self.name)
+        values = random.standard_normal(self.whole_shape, np.float32)
+        values *= np.float32(self.std)
+        return values if self.cut is None else self.cut.take(values)
+
+    def apart(self, origin: "Parameter") -> "Parameter":
+        """A tied use as a tensor of its own, where what it is tied to is on another rank."""
+        return replace(self, init=origin.init, std=origin.std, tied_to=None, drawn_as=origin.name)
 
     def held(self, cut: Cut) -> "Parameter":
         """The same parameter on a rank that holds a part of it."""
@@ -135,16 +150,7 @@ class Flat:
         """
         views = self.params_views(flat)
         for parameter in self.parameters:
-            view = views[parameter.name]
-            if parameter.init == "normal":
-                random = generator(seed, "init", parameter.name)
-                values = random.standard_normal(parameter.whole_shape, np.float32)
-                values *= np.float32(parameter.std)
-                if parameter.cut is not None:
-                    values = parameter.cut.take(values)
-                view[...] = self.xp.asarray(values)
-            else:
-                view.fill(1 if parameter.init == "ones" else 0)
+            views[parameter.name][...] = self.xp.asarray(parameter.draw(seed))
 
     def _cut(self, flat: Array, parts: list[Parameter]) -> Iterator[tuple[str, Array]]:
         needed = sum(p.size for p in parts)

@@ -1,11 +1,20 @@
 """Optimizers, elementwise on the weights; learning-rate schedules; the norm of the gradient."""
 
 from hpcpar.optim.config import OptimConfig
-from hpcpar.optim.norm import block_count, clip_scale, global_norm, norm_of, square_sums
+from hpcpar.optim.norm import (
+    NORM_BLOCK,
+    block_count,
+    clip_scale,
+    exact_parts,
+    global_norm,
+    norm_of,
+    square_sums,
+)
 from hpcpar.optim.optimizers import SGD, AdamW, Momentum, Optimizer, make_optimizer
 from hpcpar.optim.schedule import learning_rate
 
 __all__ = [
+    "NORM_BLOCK",
     "SGD",
     "AdamW",
     "Momentum",
@@ -13,6 +22,7 @@ __all__ = [
     "Optimizer",
     "block_count",
     "clip_scale",
+    "exact_parts",
     "global_norm",
     "learning_rate",
     "make_optimizer",

@@ -12,7 +12,15 @@ import numpy as np
 
 from hpcpar.device import Array, namespace
 
-__all__ = ["NORM_BLOCK", "block_count", "clip_scale", "global_norm", "norm_of", "square_sums"]
+__all__ = [
+    "NORM_BLOCK",
+    "block_count",
+    "clip_scale",
+    "exact_parts",
+    "global_norm",
+    "norm_of",
+    "square_sums",
+]
 
 NORM_BLOCK = 4096
 BLOCKS_AT_A_TIME = 8  # on a CPU; the float64 copy stays in cache
@@ -53,6 +61,19 @@ def global_norm(gradients: Mapping[str, Array], names: Iterable[str] | None = No
     """
     chosen = gradients if names is None else names
     return norm_of([s for name in chosen for s in square_sums(gradients[name])])
+
+
+def exact_parts(sums: Sequence[float]) -> list[float]:
+    """A few numbers whose exact sum is that of `sums`: what has to travel of many blocks.
+
+    Each is the rounded rest of what the ones before it leave. Infinity or NaN stays what it is.
+    """
+    if not all(map(isfinite, sums)):
+        return [float(np.sum(sums))]
+    parts: list[float] = []
+    while rest := fsum([*sums, *(-part for part in parts)]):
+        parts.append(rest)
+    return parts
 
 
 def norm_of(sums: Sequence[float]) -> float:

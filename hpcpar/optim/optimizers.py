@@ -7,20 +7,41 @@ walked in blocks that stay in cache, so that weights, gradients and state pass t
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from hpcpar.device import Array
 from hpcpar.optim.config import OptimConfig
 
-if TYPE_CHECKING:
-    from hpcpar.nn.parameters import Parameter
-
-__all__ = ["SGD", "AdamW", "Momentum", "Optimizer", "make_optimizer"]
+__all__ = ["SGD", "AdamW", "Momentum", "Optimizer", "Updated", "make_optimizer"]
 
 BLOCK = 1 << 15  # elements: 128 KiB of float32, and adamw has six such arrays in hand
 EPSILON = 1e-8
+
+
+class Updated(Protocol):
+    """What is updated: a parameter, or consecutive elements of one."""
+
+    @property
+    def name(self) -> str:
+        """The parameter's."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of its arrays."""
+
+    @property
+    def size(self) -> int:
+        """Elements."""
+
+    @property
+    def decay(self) -> bool:
+        """Whether weight decay applies."""
+
+    @property
+    def tied_to(self) -> str | None:
+        """The name of the parameter that this is a second use of: it is skipped."""
 
 
 class Optimizer(ABC):
@@ -36,7 +57,7 @@ class Optimizer(ABC):
     def __init__(
         self,
         config: OptimConfig,
-        parameters: "Sequence[Parameter]",
+        parameters: Sequence[Updated],
         xp: ModuleType,
         dtype: Any = np.float32,
     ):
@@ -163,7 +184,7 @@ def _add_decay(xp: ModuleType, w: Array, g: Array, spare: Array, decay: float) -
 
 
 def make_optimizer(
-    config: OptimConfig, parameters: "Sequence[Parameter]", xp: ModuleType, dtype: Any = np.float32
+    config: OptimConfig, parameters: Sequence[Updated], xp: ModuleType, dtype: Any = np.float32
 ) -> Optimizer:
     """The optimizer that `config` names, with fresh state; raises `ValueError` for another name."""
     kinds: dict[str, type[Optimizer]] = {"sgd": SGD, "momentum": Momentum, "adamw": AdamW}

@@ -1,68 +1,105 @@
-"""The update, shared: every rank updates its part of the weights, then all have all of them.
+"""The norm of the gradient and the update, each rank for its own slices.
 
-All ranks hold the same reduced gradient, and what follows is elementwise, so it does not matter for
-the bits who does which part of it (ZeRO, Rajbhandari et al., arXiv:1910.02054, shares the update in
-the same way to save memory; here it saves time). The norm is a sum over blocks that are added
-exactly, so it can be shared too.
+What follows the sum of the gradients is elementwise, so it does not matter for the bits who does
+which part of it (ZeRO, Rajbhandari et al., arXiv:1910.02054). The norm is a sum over blocks that
+are added exactly, so it can be shared too.
 """
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hpcpar.device import Array
-from hpcpar.optim import Optimizer, block_count, norm_of, square_sums
-from hpcpar.schedule.exchange import split
-from hpcpar.schedule.ring import ring_allgather
+from hpcpar.optim import OptimConfig, Optimizer, exact_parts, make_optimizer, norm_of, square_sums
+from hpcpar.parallel.buckets import Piece
+from hpcpar.parallel.gradients import GradientSum
+from hpcpar.parallel.holdings import Holdings
+from hpcpar.parallel.weights import Weights
 
 if TYPE_CHECKING:
     from hpcpar.comm import Communicator
 
-__all__ = ["SharedUpdate"]
+__all__ = ["Update"]
 
 
-class SharedUpdate:
-    """Norm and update of a model that all ranks hold.
+class Update:
+    """Norm and update.
 
     Args:
-        weights: all of them, flat (size,), in the order of the optimizer's parameters.
-        params: the same by name, as views.
-        gradients: the reduced gradient by name, the same on all ranks.
+        config: of the optimizer.
+        sums: of the gradients of all buckets.
+        comm: all ranks of the model.
+        pipeline: the ranks of the pipeline axis; None for one.
+        counts: whether this rank's gradients count in the norm: those of copies do not.
+
+    Attributes: optimizer, of this rank's `pieces`, lists by bucket.
     """
 
     def __init__(
         self,
-        optimizer: Optimizer,
-        weights: Array,
-        params: dict[str, Array],
-        gradients: dict[str, Array],
+        config: OptimConfig,
+        holdings: Holdings,
+        weights: Weights,
+        sums: Sequence[GradientSum],
         comm: "Communicator",
+        pipeline: "Communicator | None",
     ) -> None:
-        self._optimizer, self._weights, self._comm = optimizer, weights, comm
-        self._params, self._gradients = params, gradients
-        self._share = split(optimizer.size, comm.size)[comm.rank]
-        self._spread = ring_allgather(comm.rank, comm.size, optimizer.size)
-        # Blocks of the norm, numbered through all parameters, are dealt in the same way.
-        self._blocks = {p.name: block_count(p.size) for p in optimizer.parameters}
-        self._mine = split(sum(self._blocks.values()), comm.size)[comm.rank]
+        self._holdings, self._weights, self._sums = holdings, weights, sums
+        self._comm, self._pipeline = comm, pipeline
+        self._data_rank = weights.rank
+        self.pieces: dict[int, list[Piece]] = {
+            number: holdings.buckets[number].pieces(sums[number].run) for number in holdings.updated
+        }
+        every = [piece for pieces in self.pieces.values() for piece in pieces]
+        self.optimizer: Optimizer = make_optimizer(config, every, weights.xp)
 
     def norm(self) -> float:
-        """The 2-norm of the gradient, the same number on any number of ranks. Collective."""
-        sums: list[float] = []
-        offset = 0
-        for name, count in self._blocks.items():
-            first, last = max(self._mine.start - offset, 0), min(self._mine.stop - offset, count)
-            if first < last:
-                sums += square_sums(self._gradients[name], range(first, last))
-            offset += count
-        return norm_of(self._comm.allgather(np.array(sums)).tolist())
+        """The 2-norm of the gradient, the same number on any layout. Collective."""
+        found: list[float] = []
+        for number in self._holdings.updated:
+            total, bucket = self._sums[number], self._holdings.buckets[number]
+            for piece in bucket.pieces(bucket.slices[self._data_rank]):
+                start = piece.at - total.run.start
+                found += square_sums(total.result[start : start + piece.size])
+        return norm_of(self._comm.allgather(np.array(exact_parts(found))).tolist())
+
+    def fold(self) -> None:
+        """Add the gradients of tied uses to their parameters'. Collective."""
+        for number, tie in enumerate(self._holdings.ties):
+            total = self._sums[tie.bucket].result
+            if tie.home == tie.away:
+                self._weights.xp.add(total, self._sums[tie.other].result, out=total)
+            elif self._pipeline is not None and self._pipeline.rank == tie.away:
+                self._pipeline.send(total, tie.home, self._tag(number))
+            elif self._pipeline is not None:
+                theirs = self._weights.xp.empty_like(total)
+                self._pipeline.recv(theirs, tie.away, self._tag(number))
+                self._weights.xp.add(total, theirs, out=total)
 
     def step(self, rate: float, scale: float) -> None:
         """One step of the optimizer with the gradient times `scale`. Collective."""
-        self._optimizer.update(self._params, self._gradients, rate, scale, self._share)
-        self._comm.run(self._spread, {"out": self._weights}, name="share_weights")
+        params, gradients = {}, {}
+        for number, pieces in self.pieces.items():
+            run = self._sums[number].run
+            own, total = self._weights.part(number, run), self._sums[number].result
+            for piece in pieces:
+                place = slice(piece.at - run.start, piece.at - run.start + piece.size)
+                params[piece.name], gradients[piece.name] = own[place], total[place]
+        self.optimizer.update(params, gradients, rate, scale)
+        self.share()
 
-    def gather_state(self) -> None:
-        """Bring the parts of the optimizer's state together on every rank. Collective."""
-        for flat in self._optimizer.flat_state.values():
-            self._comm.run(self._spread, {"out": flat}, name="share_state")
+    def share(self) -> None:
+        """What changed here goes to the ranks that hold it too. Collective."""
+        if not all(total.whole for total in self._sums):
+            self._weights.updated()
+        for number, tie in enumerate(self._holdings.ties):
+            if tie.home == tie.away or self._pipeline is None:
+                continue
+            flat = self._weights.flat[tie.bucket]
+            if self._pipeline.rank == tie.home:
+                self._pipeline.send(flat, tie.away, self._tag(number))
+            else:
+                self._pipeline.recv(flat, tie.home, self._tag(number))
+
+    def _tag(self, tie: int) -> int:
+        return 2 * self._holdings.count + 2 * tie

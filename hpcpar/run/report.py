@@ -2,18 +2,19 @@
 
 import math
 import time
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 from hpcpar.data import bigram_loss
+from hpcpar.parallel.state import shapes
 from hpcpar.run.folder import RunFolder
 from hpcpar.run.plot import draw_loss
 from hpcpar.run.progress import Progress
 
 if TYPE_CHECKING:
-    from hpcpar.comm import Communicator
     from hpcpar.config import Config
     from hpcpar.data import Dataset
-    from hpcpar.nn import Model
+    from hpcpar.parallel import ParallelModel
 
 __all__ = ["Report"]
 
@@ -33,17 +34,17 @@ class Report:
         start: int,
         config: "Config",
         dataset: "Dataset",
-        model: "Model",
-        comm: "Communicator",
+        model: "ParallelModel",
     ) -> None:
+        comm = model.comm
         self._folder, self._start, self._config, self._dataset = folder, start, config, dataset
-        self._layout = {"ranks": comm.size, "nodes": comm.nodes, "data": comm.size}
+        self._layout = {"ranks": comm.size, "nodes": comm.nodes, **model.layout}
         self._unit = "samples" if dataset.kind == "table" else "tokens"
         self._per_step = config.batch.size * dataset.train.targets_per_sample
         self._row: dict[str, Any] = {}
         self._progress = Progress(start, config.steps, self._unit) if folder else None
         self._began = 0.0
-        weights = sum(p.size for p in model.parameters if p.tied_to is None)
+        weights = sum(prod(shape) for shape in shapes(model).values())
         self.say(
             f"{comm.size} rank{'s' * (comm.size > 1)} on {comm.nodes} node{'s' * (comm.nodes > 1)} "
             f"({comm.device}, {config.threads} thread{'s' * (config.threads > 1)} each), "

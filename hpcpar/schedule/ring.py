@@ -5,10 +5,12 @@ from rank j+1 on around the ring, so its order of additions is its own and chang
 ring is not the reproducible path.
 """
 
+from functools import lru_cache
+
 from hpcpar.schedule.exchange import SEGMENT, piece, pipeline, split, stages
 from hpcpar.schedule.steps import Combine, Copy, Recv, Send, Span, Step
 
-__all__ = ["ring_allgather", "ring_allreduce", "ring_reduce_scatter"]
+__all__ = ["ring_allgather", "ring_allreduce", "ring_gather_slices", "ring_reduce_scatter"]
 
 
 def ring_reduce_scatter(
@@ -33,7 +35,15 @@ def ring_reduce_scatter(
 
 def ring_allgather(rank: int, size: int, count: int, segment: int = SEGMENT) -> tuple[Step, ...]:
     """Every rank has its slice in its place in "out"; all slices travel around the ring."""
-    slices = split(count, size)
+    return ring_gather_slices(rank, tuple(split(count, size)), segment)
+
+
+@lru_cache(maxsize=512)
+def ring_gather_slices(
+    rank: int, slices: tuple[range, ...], segment: int = SEGMENT
+) -> tuple[Step, ...]:
+    """`ring_allgather` of slices of any lengths."""
+    size = len(slices)
     steps: list[Step] = []
     for hop in range(size - 1):
         give, take = slices[(rank - hop) % size], slices[(rank - 1 - hop) % size]

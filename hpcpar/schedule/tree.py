@@ -22,6 +22,7 @@ __all__ = [
     "roots",
     "subtrees",
     "tree_allreduce",
+    "tree_reduce_scatter",
 ]
 
 SMALL = 1 << 11  # elements up to which fewer messages matter more than less volume
@@ -79,6 +80,24 @@ def _tree_allreduce(
             rank, count, trees, leaves, names, segment=segment, algorithm=algorithm, nodes=nodes
         )
     )
+
+
+@lru_cache(maxsize=512)
+def tree_reduce_scatter(
+    rank: int,
+    slices: tuple[range, ...],
+    runs: tuple[range, ...],
+    leaves: int,
+    segment: int = SEGMENT,
+) -> tuple[Step, ...]:
+    """As `tree_allreduce`, but rank j gets slice j of the sum alone, as the whole of its "out".
+
+    By direct exchange: a rank sends each other rank that one's slice of its roots.
+    """
+    trees = [subtrees(run.start, run.stop, leaves) for run in runs]
+    names = [f"root{i}" for i in range(len(trees[rank]))]
+    owners, plan = _whole(trees, leaves)
+    return tuple(direct_tree(rank, owners, plan, names, slices, segment=segment, share=False))
 
 
 def allreduce_roots(

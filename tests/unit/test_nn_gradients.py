@@ -211,3 +211,32 @@ def test_flops_of_the_matrix_products():
     seen = sum(range(1, context + 1))  # pairs of positions under the causal mask
     forward = layers * (context * 12 * width**2 + 2 * seen * width) + context * width * vocabulary
     assert gpt(layers, 2, width, context, vocabulary).flops_per_sample == 3 * 2 * forward
+
+
+@pytest.mark.parametrize("kind", ["gpt", "mlp", "linear"])
+def test_backward_in_two_halves(kind):
+    """First the inputs' gradients of all layers, then the weights': the bits of `backward`."""
+    random = np.random.default_rng(5)
+    if kind == "gpt":
+        model = gpt(layers=2, heads=2, width=12, context=6, vocabulary=11)
+        inputs, targets = (random.integers(0, 11, (3, 6)) for _ in range(2))
+    else:
+        model = mlp(7, 4, 9, 2, "classification") if kind == "mlp" else linear(7, 4, "regression")
+        inputs = random.standard_normal((5, 7)).astype("f4")
+        targets = random.integers(0, 4, 5) if kind == "mlp" else inputs[:, :4].copy()
+    flat, arena = Flat(model.parameters, np), Arena()
+    weights, whole, halves = flat.empty(), flat.empty_gradients(), flat.empty_gradients()
+    flat.initialize(weights, 1)
+    weights += random.standard_normal(len(weights)).astype("f4") / 10
+    p, g = flat.params_views(weights), flat.gradient_views(halves)
+    model.loss_and_gradients(p, flat.gradient_views(whole), inputs, targets, 0.25, arena)
+    outputs, saved = model.forward(p, inputs, arena)
+    _, dy = model.loss_function.value_and_gradient(outputs, targets, 0.25, arena)
+    kept = []
+    for layer, one in zip(reversed(model.layers), reversed(saved), strict=True):
+        dy, more = layer.backward_input(p, dy, one, arena)
+        kept.append((layer, more))
+    for layer, more in kept:
+        layer.backward_weight(g, more, arena)
+    assert arena.lent == 0
+    assert whole.tobytes() == halves.tobytes()

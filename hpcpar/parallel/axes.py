@@ -1,0 +1,43 @@
+"""A rank's place in the mesh of a training run."""
+
+from typing import TYPE_CHECKING
+
+from hpcpar.parallel.config import ParallelConfig
+from hpcpar.schedule.pipeline_actions import Action, Forward, ReceiveActivation, SendActivation
+
+if TYPE_CHECKING:
+    from hpcpar.comm import Communicator
+    from hpcpar.mesh import Mesh
+
+__all__ = ["Axes"]
+
+
+class Axes:
+    """The communicators of the axes, None for an axis of one rank.
+
+    Attributes: comm, all ranks; data and pipeline, their sizes, and this rank's place on them.
+    """
+
+    def __init__(self, mesh: "Mesh", parallel: ParallelConfig) -> None:
+        self.comm, self.parallel = mesh.comm, parallel
+        self.data = _axis(mesh, "data")
+        self.pipeline = _axis(mesh, "pipeline")
+        self.data_size, self.pipeline_size = mesh.sizes["data"], mesh.sizes["pipeline"]
+        self.data_rank, self.stage = mesh.coords["data"], mesh.coords["pipeline"]
+
+    def forward_only(self, micros: int) -> list[Action]:
+        """Micro-batches through all stages, without training."""
+        ranks, actions = self.pipeline_size, list[Action]()
+        stages = range(self.stage, ranks * self.parallel.stages_a_rank, ranks)
+        for micro in range(micros):
+            for stage in stages:
+                if stage and ranks > 1:
+                    actions.append(ReceiveActivation(micro, stage, (self.stage - 1) % ranks))
+                actions.append(Forward(micro, stage))
+                if stage < ranks * self.parallel.stages_a_rank - 1 and ranks > 1:
+                    actions.append(SendActivation(micro, stage, (self.stage + 1) % ranks))
+        return actions
+
+
+def _axis(mesh: "Mesh", name: str) -> "Communicator | None":
+    return None if mesh.sizes[name] == 1 else mesh[name]

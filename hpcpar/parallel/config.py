@@ -1,0 +1,79 @@
+"""How the ranks share the work: the sizes of the mesh, and what is done to save memory and time."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from hpcpar.errors import UserError
+
+__all__ = ["BatchConfig", "ParallelConfig"]
+
+
+@dataclass
+class BatchConfig:
+    """How the samples of one step are grouped.
+
+    Args:
+        size: Samples in a global batch.
+        micro: Samples in a micro-batch, which go through the model at once.
+        leaves: Leaves of the gradient's sum: runs of consecutive micro-batches; at most size/micro.
+    """
+
+    size: int = 32
+    micro: int = 2
+    leaves: int = 16
+
+    def check(self) -> None:
+        """Raises `UserError` unless the global batch is a number of whole micro-batches."""
+        if self.size % self.micro:
+            raise UserError(
+                f"--batch.size {self.size} is not a multiple of --batch.micro {self.micro}: "
+                f"take a size of {self.size // self.micro * self.micro or self.micro}, or a micro "
+                f"of {_largest_divisor(self.size, self.micro)}"
+            )
+
+
+@dataclass
+class ParallelConfig:
+    """How the ranks share the work: data x pipeline ranks.
+
+    Args:
+        data: Ranks that share every global batch; -1 takes all that the other axes leave.
+        pipeline: Ranks that share the layers: stages, one after the other.
+        schedule: Who computes what when in a pipeline.
+        chunks: Stages on each rank of an interleaved pipeline.
+        zero: What data-parallel ranks share instead of each having it: 1 the optimizer's state, 2
+            also gradients, 3 also parameters; 0 nothing.
+        recompute: Keep only the input of each layer, and compute the rest again in backward.
+    """
+
+    data: int = -1
+    pipeline: int = 1
+    schedule: Literal["gpipe", "1f1b", "interleaved", "zero-bubble"] = "1f1b"
+    chunks: int = 2
+    zero: Literal[0, 1, 2, 3] = 1
+    recompute: bool = False
+
+    @property
+    def stages_a_rank(self) -> int:
+        """Virtual stages on each pipeline rank."""
+        return self.chunks if self.schedule == "interleaved" and self.pipeline > 1 else 1
+
+    def sizes(self, ranks: int) -> dict[str, int]:
+        """The axes of the mesh, for so many ranks. Raises `UserError` where they do not fit."""
+        if self.data == 0 or self.data < -1:
+            raise UserError(f"--parallel.data is {self.data}; it must be at least 1, or -1")
+        data = self.data if self.data > 0 else max(1, ranks // self.pipeline)
+        if data * self.pipeline != ranks:
+            near = ranks // self.pipeline * self.pipeline
+            hint = f"take {near} ranks" if near else f"take at least {self.pipeline} ranks"
+            if self.data > 0:
+                hint = f"take {data * self.pipeline} ranks, or --parallel.data -1"
+            raise UserError(
+                f"--parallel.data {self.data} x --parallel.pipeline {self.pipeline} does not make "
+                f"the {ranks} ranks that there are: {hint}"
+            )
+        return {"data": data, "pipeline": self.pipeline}
+
+
+def _largest_divisor(number: int, limit: int) -> int:
+    return next(d for d in range(min(limit, number), 0, -1) if number % d == 0)

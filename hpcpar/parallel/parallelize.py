@@ -1,0 +1,90 @@
+"""Makes a model parallel: the one place where the kinds of parallelism are put together."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from hpcpar.errors import UserError
+from hpcpar.nn import Arena, Model
+from hpcpar.optim import OptimConfig
+from hpcpar.parallel.axes import Axes
+from hpcpar.parallel.config import BatchConfig, ParallelConfig
+from hpcpar.parallel.costs import measure_layers
+from hpcpar.parallel.gradients import GradientSum, RoundSum, RunSum
+from hpcpar.parallel.holdings import Holdings
+from hpcpar.parallel.leaves import leaf_runs
+from hpcpar.parallel.recompute import Recompute
+from hpcpar.parallel.stages import cut_stages
+from hpcpar.parallel.training import ParallelModel
+from hpcpar.parallel.weights import GatheredWeights, Weights, WholeWeights
+
+if TYPE_CHECKING:
+    from hpcpar.data import Part
+    from hpcpar.mesh import Mesh
+
+__all__ = ["parallelize"]
+
+
+def parallelize(
+    model: Model,
+    mesh: "Mesh",
+    part: "Part",
+    parallel: ParallelConfig | None = None,
+    batch: BatchConfig | None = None,
+    optim: OptimConfig | None = None,
+    reproducible: str = "ranks",
+) -> ParallelModel:
+    """A model that all ranks of a mesh train together; its weights are not set yet.
+
+    Args:
+        model: written as for one rank; each rank passes the same.
+        mesh: with the axes data and pipeline (`ParallelConfig.sizes`).
+        part: the samples to train on.
+        reproducible: "ranks" for the same bits on any data x pipeline layout, "off" for any order.
+
+    Collective. Raises `UserError`, the same on every rank, for what does not go together.
+    """
+    parallel, batch = parallel or ParallelConfig(), batch or BatchConfig()
+    batch.check()
+    axes = Axes(mesh, parallel)
+    xp, arena = mesh.comm.device.xp, Arena(mesh.comm.device.xp)
+    stages = _stages(model, part, axes, batch)
+
+    # Each idea below takes what the one before has made, and knows nothing of the others.
+    if parallel.recompute:
+        first, *inner, last = model.layers
+        inner = [Recompute(layer) for layer in inner]
+        model = Model([first, *inner, last], model.loss_function, model.flops_per_sample)
+    holdings = Holdings(model, stages, axes.stage, axes.pipeline_size, axes.data_size)
+    micros = batch.size // batch.micro
+    leaves = leaf_runs(micros, axes.data_size if reproducible == "off" else batch.leaves)
+    sums: list[GradientSum] = [
+        RoundSum(bucket, axes.data, len(leaves), xp)
+        if parallel.zero >= 2 and axes.data is not None
+        else RunSum(bucket, axes.data, len(leaves), xp, whole=parallel.zero == 0)
+        for bucket in holdings.buckets
+    ]
+    weights: Weights = (
+        GatheredWeights(holdings, axes.data, xp, arena)
+        if parallel.zero == 3 and axes.data is not None
+        else WholeWeights(holdings, axes.data, xp)
+    )
+    return ParallelModel(
+        model, holdings, axes, part, batch, leaves, sums, weights, optim or OptimConfig(), arena
+    )
+
+
+def _stages(model: Model, part: "Part", axes: "Axes", batch: BatchConfig) -> Sequence[range]:
+    """The layers of each virtual stage, of even cost as measured here."""
+    count = axes.pipeline_size * axes.parallel.stages_a_rank
+    if count == 1:
+        return [range(len(model.layers))]
+    if count > len(model.layers):
+        raise UserError(
+            f"{count} stages are more than the model has layers, {len(model.layers)} with its "
+            f"first and last: take a smaller --parallel.pipeline"
+            + (" or --parallel.chunks" if axes.parallel.stages_a_rank > 1 else "")
+        )
+    inputs, _ = part.batch(np.arange(batch.micro) % len(part))
+    return cut_stages(measure_layers(model, inputs, axes.comm), count)

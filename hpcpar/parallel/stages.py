@@ -1,0 +1,53 @@
+"""Cuts the layers of a model into stages of even cost. Pure."""
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from itertools import accumulate
+
+__all__ = ["cut_stages"]
+
+
+def cut_stages(
+    costs: Sequence[float], stages: int, speeds: Sequence[float] | None = None
+) -> list[range]:
+    """Runs of consecutive layers, none empty, whose largest time is the least there is.
+
+    Args:
+        costs: of each layer, in any unit.
+        speeds: of each stage's rank, relative to each other; None where all are the same.
+
+    Raises ValueError for more stages than layers, and for speeds that are not one a stage. The
+    answer is found by bisection over the time of the slowest stage (as in linear partitioning).
+    """
+    if not 1 <= stages <= len(costs):
+        raise ValueError(f"{stages} stages: there are {len(costs)} layers, and none may be cut")
+    speeds = [1.0] * stages if speeds is None else list(speeds)
+    if len(speeds) != stages or min(speeds) <= 0:
+        raise ValueError(f"speeds are {speeds}: one above 0 for each of {stages} stages")
+    sums = [0.0, *accumulate(costs)]
+    high = sums[-1] / min(speeds) + 1e-300
+    low = 0.0
+    best = _fill(sums, speeds, high)
+    assert best is not None
+    for _ in range(60):
+        middle = (low + high) / 2
+        found = _fill(sums, speeds, middle)
+        if found is None:
+            low = middle
+        else:
+            best, high = found, middle
+    return best
+
+
+def _fill(sums: Sequence[float], speeds: Sequence[float], limit: float) -> list[range] | None:
+    """Stages that take as many layers as they can in `limit`; None if layers are left."""
+    layers, start, runs = len(sums) - 1, 0, []
+    for place, speed in enumerate(speeds):
+        later = len(speeds) - place - 1
+        room = sums[start] + limit * speed * (1 + 1e-12)
+        stop = min(bisect_right(sums, room) - 1, layers - later)
+        if stop <= start:
+            return None
+        runs.append(range(start, stop))
+        start = stop
+    return runs if start == layers else None

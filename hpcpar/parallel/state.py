@@ -1,0 +1,134 @@
+"""Weights and optimizer state of a parallel model as whole tensors on rank 0, and back.
+
+What is saved knows nothing of the layout: any layout reads it.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hpcpar.comm import agree, compare_ranks
+from hpcpar.device import Array, to_host
+from hpcpar.nn import Cut
+from hpcpar.parallel.buckets import Piece
+
+if TYPE_CHECKING:
+    from hpcpar.parallel.training import ParallelModel
+
+__all__ = ["collect", "collect_state", "compare_copies", "shapes", "spread"]
+
+Whole = Mapping[str, np.ndarray]  # parameter name -> the whole tensor
+
+
+def shapes(model: "ParallelModel") -> dict[str, tuple[int, ...]]:
+    """The shape of every whole tensor, by name."""
+    return {p.name: p.whole_shape for p in model.model.parameters if p.tied_to is None}
+
+
+def collect(model: "ParallelModel", kind: str = "weights") -> dict[str, np.ndarray] | None:
+    """Every tensor whole, on rank 0; None elsewhere. `kind` is weights or one of the optimizer's.
+
+    Each element comes from the rank that updates it. Collective.
+    """
+    own = list(_owned(model, kind))
+    mine = np.concatenate([np.empty(0, np.float32), *(to_host(array) for _, array in own)])
+    words = agree(model.comm, json.dumps([_describe(piece) for piece, _ in own]))
+    together = model.comm.gather(model.comm.device.asarray(mine))
+    if together is None:
+        return None
+    flat, at = to_host(together), 0
+    parts: dict[tuple[Any, ...], np.ndarray] = {}
+    for text in words:
+        for name, start, stop, size, cut in json.loads(text or "[]"):
+            key = name, json.dumps(cut)
+            part = parts.setdefault(key, np.empty(size, np.float32))
+            part[start:stop] = flat[at : at + stop - start]
+            at += stop - start
+    whole = {name: np.empty(shape, np.float32) for name, shape in shapes(model).items()}
+    for (name, text), part in parts.items():
+        found = json.loads(text)
+        if found is None:
+            whole[name].reshape(-1)[...] = part
+        else:
+            axis, runs = found
+            cut = Cut(whole[name].shape, axis, tuple(range(*run) for run in runs))
+            cut.put(part.reshape(cut.local_shape), whole[name])
+    return whole
+
+
+def collect_state(model: "ParallelModel") -> dict[str, dict[str, np.ndarray]]:
+    """All of the optimizer's state, by kind; empty on all ranks but 0. Collective."""
+    kinds = model.update.optimizer.kinds
+    found = {kind: collect(model, kind) for kind in kinds}
+    return {kind: whole for kind, whole in found.items() if whole is not None}
+
+
+def spread(model: "ParallelModel", whole: Whole | None, kind: str = "weights") -> None:
+    """What `collect` gives, back to all ranks: each takes the parts that it holds. Collective.
+
+    `whole` is None on all ranks but 0.
+    """
+    held: dict[str, list[tuple[Piece, Array]]] = {}
+    for piece, array in _owned(model, kind) if kind != "weights" else _held(model):
+        held.setdefault(piece.parameter.drawn_as or piece.name, []).append((piece, array))
+    for name, shape in shapes(model).items():
+        tensor = np.empty(shape, np.float32)
+        if whole is not None:
+            tensor[...] = whole[name]
+        device = model.comm.device
+        landed = model.comm.bcast(device.asarray(tensor))
+        for piece, array in held.get(name, []):
+            cut = piece.parameter.cut
+            local = landed if cut is None else cut.take(landed)
+            array[...] = local.reshape(-1)[piece.run.start : piece.run.stop]
+
+
+def compare_copies(model: "ParallelModel") -> None:
+    """Ranks that hold the same weights prove that they do. Collective.
+
+    Raises RuntimeError with the ranks that differ.
+    """
+    digest = hashlib.sha256()
+    for number in model.holdings.updated:
+        bucket = model.holdings.buckets[number]
+        if len(model.weights.run(number)) == bucket.size:
+            digest.update(to_host(model.weights.flat[number]).tobytes())
+    if model.axes.data is not None:
+        for difference in compare_ranks(model.axes.data, {"weights": digest.hexdigest()}):
+            raise RuntimeError(f"wrong weights: data-parallel {difference}")
+
+
+def _owned(model: "ParallelModel", kind: str) -> Iterator[tuple[Piece, Array]]:
+    """What this rank alone updates: its slice of each bucket."""
+    for number in model.holdings.updated:
+        bucket = model.holdings.buckets[number]
+        mine = bucket.slices[model.axes.data_rank]
+        wanted = bucket.pieces(mine)
+        if kind == "weights":
+            flat = model.weights.part(number, mine)
+            for piece in wanted:
+                yield piece, flat[piece.at - mine.start : piece.at - mine.start + piece.size]
+            continue
+        state = model.update.optimizer.state[kind]
+        for piece in wanted:
+            held = next(p for p in model.update.pieces[number] if p.name == piece.name)
+            start = piece.run.start - held.run.start
+            yield piece, state[piece.name][start : start + piece.size]
+
+
+def _held(model: "ParallelModel") -> Iterator[tuple[Piece, Array]]:
+    """All weights that lie here, also copies."""
+    for number in model.holdings.has_weights:
+        run = model.weights.run(number)
+        for piece in model.holdings.buckets[number].pieces(run):
+            start = piece.at - run.start
+            yield piece, model.weights.flat[number][start : start + piece.size]
+
+
+def _describe(piece: Piece) -> list[Any]:
+    cut = piece.parameter.cut
+    runs = None if cut is None else [cut.axis, [[run.start, run.stop] for run in cut.runs]]
+    return [piece.name, piece.run.start, piece.run.stop, piece.parameter.size, runs]

@@ -1,0 +1,131 @@
+"""A model that many ranks train together."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from hpcpar.nn import Arena, Model
+from hpcpar.optim import OptimConfig
+from hpcpar.parallel.axes import Axes
+from hpcpar.parallel.backward import Gradients
+from hpcpar.parallel.config import BatchConfig
+from hpcpar.parallel.gradients import GradientSum, RoundSum
+from hpcpar.parallel.holdings import Holdings
+from hpcpar.parallel.leaves import deal_slots
+from hpcpar.parallel.perform import Performer
+from hpcpar.parallel.update import Update
+from hpcpar.parallel.weights import Weights
+from hpcpar.schedule.pipeline import pipeline_schedule
+from hpcpar.tree import tree_total
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from hpcpar.data import Part
+
+__all__ = ["ParallelModel"]
+
+
+class ParallelModel:
+    """What `parallelize` makes of a model.
+
+    Attributes: model, the whole of it; holdings and weights, what this rank has; update, with the
+    optimizer; gradients, the reduced ones of this rank's buckets; idle_ranks, those without work.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        holdings: Holdings,
+        axes: Axes,
+        part: "Part",
+        batch: BatchConfig,
+        leaves: "Sequence[range]",
+        sums: "Sequence[GradientSum]",
+        weights: Weights,
+        optim: OptimConfig,
+        arena: Arena,
+    ) -> None:
+        self.model, self.holdings, self.axes, self.weights = model, holdings, axes, weights
+        self.gradients, self.arena, self.comm = sums, arena, axes.comm
+        self._part, self._batch, self._leaves = part, batch, leaves
+        rounds = any(isinstance(total, RoundSum) for total in sums)
+        slots = deal_slots(leaves, axes.data_size, rounds)
+        self.idle_ranks = axes.pipeline_size * sum(
+            all(slot.micro < 0 for slot in own) for own in slots
+        )
+        self._slots = slots[axes.data_rank]
+        self._actions = pipeline_schedule(
+            axes.parallel.schedule if axes.pipeline is not None else "gpipe",
+            axes.stage, axes.pipeline_size, len(self._slots), axes.parallel.stages_a_rank,
+        )  # fmt: skip
+        self._backward = Gradients(holdings, sums, weights.xp)
+        sample = part.batch(np.zeros(1, np.int64))[0].shape[1:]
+        self._performer = Performer(
+            holdings, model.loss_function, weights, self._backward, sample, axes.comm.device,
+            arena, axes.pipeline, axes.comm.progress,
+        )  # fmt: skip
+        self.update = Update(optim, holdings, weights, sums, axes.comm, axes.pipeline)
+
+    @property
+    def layout(self) -> dict[str, object]:
+        """The sizes of the axes, and what else tells how the ranks share the work."""
+        parallel = self.axes.parallel
+        found: dict[str, object] = {
+            "data": self.axes.data_size, "pipeline": self.axes.pipeline_size, "zero": parallel.zero
+        }  # fmt: skip
+        if self.axes.pipeline is not None:
+            found |= {"schedule": parallel.schedule, "stages": self.holdings.count}
+        return found | ({"recompute": True} if parallel.recompute else {})
+
+    def initialize(self, seed: int) -> None:
+        """Draw the weights: the same ones on any layout."""
+        for number in self.holdings.has_weights:
+            run = self.weights.run(number)
+            for piece in self.holdings.buckets[number].pieces(run):
+                values = piece.parameter.draw(seed).reshape(-1)
+                start = piece.at - run.start
+                self.weights.flat[number][start : start + piece.size] = self.weights.xp.asarray(
+                    values[piece.run.start : piece.run.stop]
+                )
+
+    def loss_and_gradients(self, indices: np.ndarray) -> float:
+        """The mean loss of the global batch of these samples; its gradient is then summed.
+
+        `indices` has shape (batch.size,), the same on every rank; a rank reads only its own
+        samples. The loss is a float64 sum over all targets, divided by their number. Collective.
+        """
+        micros = indices.reshape(-1, self._batch.micro)
+        targets = self._batch.size * self._part.targets_per_sample
+        self._backward.begin(self._slots)
+        losses = self._performer.run(
+            self._actions, self._slots, lambda micro: self._part.batch(micros[micro]),
+            lambda micro: self._batch.micro, 1.0 / targets,
+        )  # fmt: skip
+        for total in reversed(self.gradients):
+            total.finish()
+        self.update.fold()
+        return self._mean(losses, len(self._leaves), targets)
+
+    def evaluate(self, part: "Part", samples: np.ndarray) -> float:
+        """The mean loss per target over the given samples of a part. Collective.
+
+        They go through the model as micro-batches, the last one with what is left; each is a leaf
+        of one tree sum in float64.
+        """
+        step = self._batch.micro
+        micros = [samples[start : start + step] for start in range(0, len(samples), step)]
+        slots = deal_slots([range(i, i + 1) for i in range(len(micros))], self.axes.data_size,
+                           rounds=False)[self.axes.data_rank]  # fmt: skip
+        losses = self._performer.run(
+            self.axes.forward_only(len(slots)), slots, lambda micro: part.batch(micros[micro]),
+            lambda micro: len(micros[micro]), 1.0, training=False,
+        )  # fmt: skip
+        return self._mean(losses, len(micros), len(samples) * part.targets_per_sample)
+
+    def _mean(self, losses: dict[int, float], leaves: int, targets: int) -> float:
+        """The tree sum of all leaves' losses, which are on the ranks of the last stage."""
+        values = np.zeros(leaves)
+        for leaf, loss in losses.items():
+            values[leaf] = loss
+        return tree_total(self.comm.allreduce(values)) / targets

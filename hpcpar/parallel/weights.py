@@ -1,0 +1,149 @@
+"""The parameters of a rank's layers: all of them, or slices that are gathered layer by layer."""
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from hpcpar.device import Array
+from hpcpar.nn import Arena
+from hpcpar.nn.model import Tensors
+from hpcpar.parallel.holdings import Holdings, views
+from hpcpar.schedule.ring import ring_gather_slices
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    from hpcpar.comm import Communicator
+    from hpcpar.comm.request import Request
+
+__all__ = ["GatheredWeights", "Weights", "WholeWeights"]
+
+
+class Weights:
+    """What both have in common.
+
+    Tell in which order layers will be used (`begin`), then `take` the parameters of one after the
+    other and `give` them back.
+
+    Args:
+        comm: the data-parallel ranks; None for one.
+    """
+
+    def __init__(self, holdings: Holdings, comm: "Communicator | None", xp: "ModuleType") -> None:
+        self.holdings, self.comm, self.xp = holdings, comm, xp
+        self.rank = 0 if comm is None else comm.rank
+        self.flat: dict[int, Array] = {}  # what is held of each bucket
+
+    def run(self, bucket: int) -> range:
+        """The elements of a bucket that are held."""
+        raise NotImplementedError
+
+    def begin(self, visits: Sequence[int]) -> None:
+        """The layers that are going to be used, in this order."""
+
+    def take(self, layer: int) -> Tensors:
+        """The parameters of a layer by name, until they are given back."""
+        raise NotImplementedError
+
+    def give(self, layer: int) -> None:
+        """A layer is done with them."""
+
+    def updated(self) -> None:
+        """The own slices were changed: the others shall see it. Collective."""
+
+    def part(self, bucket: int, run: range) -> Array:
+        """Elements that are held."""
+        start = self.run(bucket).start
+        return self.flat[bucket][run.start - start : run.stop - start]
+
+
+class WholeWeights(Weights):
+    """Every rank has all parameters of its layers; after an update slices are exchanged."""
+
+    def __init__(self, holdings: Holdings, comm: "Communicator | None", xp: "ModuleType") -> None:
+        super().__init__(holdings, comm, xp)
+        for number in holdings.has_weights:
+            self.flat[number] = xp.empty(holdings.buckets[number].size, np.float32)
+        found = {i: views(holdings.buckets[i], flat) for i, flat in self.flat.items()}
+        self._params = [
+            holdings.names_in(layer, [found[i] for i in numbers])
+            for layer, numbers in enumerate(holdings.weights_of)
+        ]
+
+    def run(self, bucket: int) -> range:
+        return range(self.holdings.buckets[bucket].size)
+
+    def take(self, layer: int) -> Tensors:
+        return self._params[layer]
+
+    def updated(self) -> None:
+        if self.comm is None:
+            return
+        requests = []
+        for number in self.holdings.updated:
+            steps = ring_gather_slices(self.rank, self.holdings.buckets[number].slices)
+            out = {"out": self.flat[number]}
+            requests.append(self.comm.irun(steps, out, name="share_weights"))
+        for request in requests:
+            request.wait()
+
+
+class GatheredWeights(Weights):
+    """Each rank has a slice of every bucket (ZeRO 3); a layer's are gathered, one layer ahead."""
+
+    def __init__(
+        self, holdings: Holdings, comm: "Communicator", xp: "ModuleType", arena: Arena
+    ) -> None:
+        super().__init__(holdings, comm, xp)
+        self._arena = arena
+        for number in holdings.has_weights:
+            self.flat[number] = xp.empty(len(self.run(number)), np.float32)
+        self._visits: Iterator[int] = iter(())
+        self._ahead: tuple[int, list[tuple[Request, Array]]] | None = None
+        self._lent: list[list[Array]] = []
+
+    def run(self, bucket: int) -> range:
+        return self.holdings.buckets[bucket].slices[self.rank]
+
+    def begin(self, visits: Sequence[int]) -> None:
+        self._visits = iter(visits)
+        self._gather()
+
+    def take(self, layer: int) -> Tensors:
+        assert self._ahead is not None and self._ahead[0] == layer, "layers in another order"
+        _, gathering = self._ahead
+        self._gather()
+        arrays = []
+        for request, whole in gathering:
+            request.wait()
+            arrays.append(whole)
+        self._lent.append(arrays)
+        numbers = self.holdings.weights_of[layer]
+        return self.holdings.names_in(
+            layer,
+            [
+                views(self.holdings.buckets[number], whole)
+                for number, whole in zip(numbers, arrays, strict=True)
+            ],
+        )
+
+    def give(self, layer: int) -> None:
+        self._arena.give(self._lent.pop(0))
+
+    def _gather(self) -> None:
+        """Start to bring together what the next visit needs."""
+        layer = next(self._visits, None)
+        self._ahead = None
+        if layer is None:
+            return
+        assert self.comm is not None
+        gathering = []
+        for number in self.holdings.weights_of[layer]:
+            bucket, mine = self.holdings.buckets[number], self.run(number)
+            whole = self._arena.take((bucket.size,), np.float32)
+            whole[mine.start : mine.stop] = self.flat[number]
+            steps = ring_gather_slices(self.rank, bucket.slices)
+            request = self.comm.irun(steps, {"out": whole}, name="gather_weights")
+            gathering.append((request, whole))
+        self._ahead = layer, gathering
