@@ -1,5 +1,8 @@
 """A transformer block whose heads and hidden units are shared by ranks."""
 
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
 from hpcpar.device import Array, namespace
 from hpcpar.nn import Arena, Cut
 from hpcpar.nn.block import Block, Heads, Hidden, Norm
@@ -10,6 +13,14 @@ from hpcpar.parallel.tensor_linear import ColumnParallel, RowParallel
 from hpcpar.parallel.tensor_norm import TensorNorm
 
 __all__ = ["TensorBlock"]
+
+
+class Kept(NamedTuple):
+    """What the gradients of a block's parameters need."""
+
+    work: list[tuple[str, Array, Array]]  # products whose weights' gradients are to be computed
+    small: dict[str, Array]  # gradients that come with those of the inputs
+    arrays: list[Array]  # that are lent
 
 
 class TensorBlock:
@@ -59,12 +70,14 @@ class TensorBlock:
     ) -> tuple[Array, tuple[Norm, Heads, Norm, Hidden]]:
         stream = x.reshape(-1, x.shape[-1])  # (N, C), N = B T
         norm_1 = self.norms["ln_1"].forward(p, stream, arena)
-        with self.group.whole(norm_1.out, len(stream), arena) as rows:
-            heads = self._attention(p, rows, x.shape, arena)
+        rows, lent = self.group.gather(norm_1.out, len(stream), arena)
+        heads = self._attention(p, rows, x.shape, arena)
+        arena.give(lent)
         self._project("attn.c_proj", p, heads.out.reshape(len(stream), -1), stream, arena)
         norm_2 = self.norms["ln_2"].forward(p, stream, arena)
-        with self.group.whole(norm_2.out, len(stream), arena) as rows:
-            hidden = self._hidden(p, rows, arena)
+        rows, lent = self.group.gather(norm_2.out, len(stream), arena)
+        hidden = self._hidden(p, rows, arena)
+        arena.give(lent)
         self._project("mlp.c_proj", p, hidden.out, stream, arena)
         return x, (norm_1, heads, norm_2, hidden)
 
@@ -76,29 +89,71 @@ class TensorBlock:
         saved: tuple[Norm, Heads, Norm, Hidden],
         arena: Arena,
     ) -> Array:
+        def now(name: str, x: Array, dy: Array) -> None:  # while a sum is under way
+            self._weight_gradient(g, name, x, dy, arena)
+
+        dx, kept = self._backward(p, dy, saved, arena, now)
+        self.backward_weight(g, kept, arena)
+        return dx
+
+    def backward_input(
+        self, p: Tensors, dy: Array, saved: tuple[Norm, Heads, Norm, Hidden], arena: Arena
+    ) -> tuple[Array, Kept]:
+        work: list[tuple[str, Array, Array]] = []
+
+        def later(*product: Any) -> None:
+            work.append(product)
+
+        dx, kept = self._backward(p, dy, saved, arena, later)
+        return dx, kept._replace(work=work)
+
+    def backward_weight(self, g: Tensors, kept: Kept, arena: Arena) -> None:
+        for name, x, dy in kept.work:
+            self._weight_gradient(g, name, x, dy, arena)
+        for name, norm in self.norms.items():
+            norm.write(g, kept.small[name])
+        self._pair(g, "mlp.c_fc")[1][...] = kept.small["mlp.c_fc"]
+        arena.give(list(kept.small.values()), kept.arrays)
+
+    def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        return shape
+
+    def _backward(
+        self,
+        p: Tensors,
+        dy: Array,
+        saved: tuple[Norm, Heads, Norm, Hidden],
+        arena: Arena,
+        weight: Callable[[str, Array, Array], None],
+    ) -> tuple[Array, Kept]:
+        """dx, and what is kept; weight(name, x, dy) is told of a weight's gradient to compute.
+
+        Arrays stay as they are until they are given back, so that can be done at any time.
+        """
         norm_1, heads, norm_2, hidden = saved
-        stream = dy.reshape(-1, dy.shape[-1])
+        kept = Kept([], {}, [dy, hidden.out, heads.out, norm_1.out, norm_2.out])
 
         d_hidden = arena.take(hidden.out.shape, dy.dtype)
-        self._out_backward("mlp.c_proj", p, g, hidden.out, stream, d_hidden, arena)
-        _, db = self._pair(g, "mlp.c_fc")
+        self._through_out("mlp.c_proj", p, hidden.out, dy, d_hidden, kept, arena, weight)
+        kept.small["mlp.c_fc"] = db = arena.take(d_hidden.shape[1:], dy.dtype)
         for at in self.products_in["mlp.c_fc"].columns:  # see ColumnDense
             gelu.backward(d_hidden[:, at], hidden.slope[:, at], db[at], arena)
-        self._in_backward("ln_2", "mlp.c_fc", p, g, norm_2, d_hidden, stream, arena)
-        arena.give(hidden, d_hidden)
+        arena.give(hidden.slope)
+        middle = self._through_in("mlp.c_fc", "ln_2", p, norm_2, d_hidden, dy, kept, arena, weight)
 
         d_heads = arena.take(heads.out.shape, dy.dtype)
-        attended, rows = (a.reshape(len(stream), -1) for a in (heads.out, d_heads))
-        self._out_backward("attn.c_proj", p, g, attended, stream, rows, arena)
+        rows = d_heads.reshape(len(d_hidden), -1)
+        attended = heads.out.reshape(rows.shape)
+        self._through_out("attn.c_proj", p, attended, middle, rows, kept, arena, weight)
         d_qkv = arena.take(heads.qkv.shape, dy.dtype)
         attention.backward(
             d_heads, heads.out, heads.qkv, self.heads, heads.scores, heads.inverse, d_qkv, arena
         )
-        rows = d_qkv.reshape(len(stream), -1)
-        rows.sum(axis=0, out=self._pair(g, "attn.c_attn")[1])
-        self._in_backward("ln_1", "attn.c_attn", p, g, norm_1, rows, stream, arena)
-        arena.give(heads, d_heads, d_qkv)
-        return dy
+        arena.give(heads.qkv, heads.scores, heads.inverse, d_heads)
+        rows = d_qkv.reshape(len(d_hidden), -1)
+        dx = self._through_in("attn.c_attn", "ln_1", p, norm_1, rows, middle, kept, arena, weight)
+        kept.arrays.extend((d_hidden, middle, d_qkv))
+        return dx, kept
 
     def _attention(self, p: Tensors, x: Array, shape: tuple[int, ...], arena: Arena) -> Heads:
         batch, length, _ = shape
@@ -128,44 +183,60 @@ class TensorBlock:
         xp.add(own, y, out=own)
         arena.give(y)
 
-    def _out_backward(
+    def _through_out(
         self,
         name: str,
         p: Tensors,
-        g: Tensors,
         x: Array,
-        stream: Array,
+        dy: Array,
         dx: Array,
+        kept: Kept,
         arena: Arena,
+        weight: Callable[[str, Array, Array], None],
     ) -> None:
-        """Back through `_project`: dx from the gradient of the stream."""
-        product, w, (dw, db) = self.products_out[name], self._pair(p, name)[0], self._pair(g, name)
-        with self.group.whole(self.group.own_rows(stream), len(stream), arena) as dy:
-            product.input_gradient(dy, w, dx, arena)
-            product.weight_gradient(x, dy, dw, arena)
-            dy.sum(axis=0, out=db)
+        """Back through `_project` of x: dx from the gradient of the stream."""
+        stream = dy.reshape(len(x), -1)
+        rows, lent = self.group.gather(self.group.own_rows(stream), len(x), arena)
+        kept.arrays.extend(lent)
+        self.products_out[name].input_gradient(rows, self._pair(p, name)[0], dx, arena)
+        weight(name, x, rows)
 
-    def _in_backward(
+    def _through_in(
         self,
-        norm_name: str,
         name: str,
+        norm_name: str,
         p: Tensors,
-        g: Tensors,
         norm: Norm,
         dy: Array,
         stream: Array,
+        kept: Kept,
         arena: Arena,
-    ) -> None:
-        """Back through product and norm to the stream's gradient; `norm` is given back."""
-        product, w, dw = self.products_in[name], self._pair(p, name)[0], self._pair(g, name)[0]
-        pending = product.input_gradient(dy, w, arena, spread=True)
-        with self.group.whole(norm.out, len(stream), arena) as rows:
-            product.weight_gradient(rows, dy, dw, arena)  # while the sum is under way
+        weight: Callable[[str, Array, Array], None],
+    ) -> Array:
+        """Back through product and norm: the gradient of the stream before, from that after."""
+        pending = self.products_in[name].input_gradient(
+            dy, self._pair(p, name)[0], arena, spread=True
+        )
+        weight(name, norm.out, dy)
         branch = pending.wait()
-        self.norms[norm_name].backward(p, g, branch, norm, len(stream), arena)
-        own = self.group.own_rows(stream)
-        namespace(own).add(own, branch, out=own)
+        kept.small[norm_name] = self.norms[norm_name].backward(p, branch, norm, len(dy), arena)
+        before = arena.take(stream.shape, stream.dtype)
+        after, out = (self.group.own_rows(a.reshape(len(dy), -1)) for a in (stream, before))
+        namespace(out).add(after, branch, out=out)
         arena.give(branch)
+        return before
+
+    def _weight_gradient(self, g: Tensors, name: str, x: Array, dy: Array, arena: Arena) -> None:
+        """Of a product: by its input as it was saved, and the gradient of all its output's rows."""
+        dw, db = self._pair(g, name)
+        if name in self.products_out:
+            self.products_out[name].weight_gradient(x, dy, dw, arena)
+        else:
+            rows, lent = self.group.gather(x, len(dy), arena)
+            self.products_in[name].weight_gradient(rows, dy, dw, arena)
+            arena.give(lent)
+        if name != "mlp.c_fc":  # whose bias goes with the GELU
+            dy.sum(axis=0, out=db)
 
     def _pair(self, tensors: Tensors, name: str) -> tuple[Array, Array]:
         """The weight and the bias called `name` in this block."""

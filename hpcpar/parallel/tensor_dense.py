@@ -38,17 +38,34 @@ class ColumnDense:
         return y, (x, slope)
 
     def backward(self, p: Tensors, g: Tensors, dy: Array, saved: Any, arena: Arena) -> Array | None:
-        x, w, db = saved[0], p[self.weight.name], g[self.bias.name]
+        dx, kept = self.backward_input(p, dy, saved, arena)
+        self.backward_weight(g, kept, arena)
+        return dx
+
+    def backward_input(
+        self, p: Tensors, dy: Array, saved: Any, arena: Arena
+    ) -> tuple[Array | None, tuple[Array, ...]]:
+        w, dx = p[self.weight.name], None
+        db = arena.take((w.shape[1],), dy.dtype)
         for at in self.product.columns:  # the rows of a tile, in an order that no other changes
             if self.activation:
                 gelu.backward(dy[:, at], saved[1][:, at], db[at], arena)
             else:
                 dy[:, at].sum(axis=0, out=db[at])
-        pending = None if self.first else self.product.input_gradient(dy, w, arena)
+        if not self.first:
+            dx = self.product.input_gradient(dy, w, arena).wait()
+        x, *slope = saved
+        arena.give(slope)
+        return dx, (x, dy, db)
+
+    def backward_weight(self, g: Tensors, kept: tuple[Array, ...], arena: Arena) -> None:
+        x, dy, db = kept
         self.product.weight_gradient(x, dy, g[self.weight.name], arena)
-        dx = None if pending is None else pending.wait()
-        arena.give(dy, saved)
-        return dx
+        g[self.bias.name][...] = db
+        arena.give(kept)
+
+    def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        return (*shape[:-1], self.weight.shape[1])
 
 
 class RowDense:
@@ -80,18 +97,34 @@ class RowDense:
         return y, (x, slope)
 
     def backward(self, p: Tensors, g: Tensors, dy: Array, saved: Any, arena: Arena) -> Array | None:
-        x, w, db = saved[0], p[self.weight.name], g[self.bias.name]
+        dx, kept = self.backward_input(p, dy, saved, arena)
+        self.backward_weight(g, kept, arena)
+        return dx
+
+    def backward_input(
+        self, p: Tensors, dy: Array, saved: Any, arena: Arena
+    ) -> tuple[Array | None, tuple[Array, ...]]:
+        w, dx = p[self.weight.name], None
+        db = arena.take(self.bias.shape, dy.dtype)
         if self.activation:
             gelu.backward(dy, saved[1], db, arena)
         else:
             dy.sum(axis=0, out=db)
-        self.product.weight_gradient(self._own(x), dy, g[self.weight.name], arena)
-        dx = None
         if not self.first:
             dx = arena.take((len(dy), len(w)), dy.dtype)
             self.product.input_gradient(dy, w, dx, arena)
-        arena.give(dy, saved)
-        return dx
+        x, *slope = saved
+        arena.give(slope)
+        return dx, (x, dy, db)
+
+    def backward_weight(self, g: Tensors, kept: tuple[Array, ...], arena: Arena) -> None:
+        x, dy, db = kept
+        self.product.weight_gradient(self._own(x), dy, g[self.weight.name], arena)
+        g[self.bias.name][...] = db
+        arena.give(kept)
+
+    def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        return (*shape[:-1], self.weight.shape[1])
 
     def _own(self, x: Array) -> Array:
         """This rank's inputs."""

@@ -1,7 +1,6 @@
 """The ranks that share one model's tensors, and what they add up and bring together."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -111,20 +110,20 @@ class TensorGroup:
         steps = allreduce(self.rank, self.size, x.size, "auto", "out", segment=segment, nodes=nodes)
         self.comm.run(steps, {"out": x}, op, name=f"tensor_{op}")
 
-    @contextmanager
-    def whole(self, part: Array, count: int, arena: Arena) -> Iterator[Array]:
-        """All `count` rows of an array of which every rank has those of `rows`. Collective."""
+    def gather(self, part: Array, count: int, arena: Arena) -> tuple[Array, list[Array]]:
+        """All `count` rows of an array of which every rank has those of `rows`. Collective.
+
+        Also the arrays to give back afterwards: none where `part` has all rows.
+        """
         if self.comm is None or not self.sequence:
-            yield part
-            return
+            return part, []
         width = part.shape[1]
         counts = tuple(len(run) * width for run in _row_runs(count, self.tiles, self.size))
         segment, nodes = max(1, SEGMENT_BYTES // part.itemsize), self.comm.node_map
         steps = allgather(self.rank, self.size, counts, segment, nodes)
         gathered = arena.take((count, width), part.dtype)
         self.comm.run(steps, {"x": part, "out": gathered}, name="tensor_rows")
-        yield gathered
-        arena.give(gathered)
+        return gathered, [gathered]
 
 
 @lru_cache(maxsize=256)

@@ -33,10 +33,12 @@ class TensorNorm:
             layernorm.forward(x[at], w, b, out[at], normal[at], rstd[at], arena)
         return Norm(out, normal, rstd)
 
-    def backward(
-        self, p: Tensors, g: Tensors, dy: Array, norm: Norm, count: int, arena: Arena
-    ) -> None:
-        """dy (n, C), of this rank's rows of `count`, becomes dx. Gives `norm` back. Collective."""
+    def backward(self, p: Tensors, dy: Array, norm: Norm, count: int, arena: Arena) -> Array:
+        """dy (n, C), of this rank's rows of `count`, becomes dx. Collective.
+
+        Returns the gradients of weight and bias, (2, C), for `write`; of `norm`, `out` is still
+        lent.
+        """
         tiles = self._group.rows(count)
         like = arena.take((2, dy.shape[1]), dy.dtype)  # gradients of weight and bias
         sums = Subtotals(len(tiles.runs), like, arena)
@@ -48,5 +50,9 @@ class TensorNorm:
             )
             sums.add(number, leaf)
         total = self._group.start_sum(tiles, sums.take(tiles.mine), arena).wait()
-        g[self._weight][...], g[self._bias][...] = total
-        arena.give(total, norm)
+        arena.give(norm.normal, norm.rstd)
+        return total
+
+    def write(self, g: Tensors, gradients: Array) -> None:
+        """Where the gradients belong."""
+        g[self._weight][...], g[self._bias][...] = gradients

@@ -51,11 +51,21 @@ class TensorEmbedding:
         tokens, length = saved, saved.shape[1]
         positions = g[self.positions.name]
         stream, first = dy.reshape(-1, dy.shape[-1]), self.tiles.held.start
-        with self.group.whole(self.group.own_rows(stream), len(stream), arena) as rows:
-            rows.reshape(dy.shape).sum(axis=0, out=positions[:length])
-            embedding.backward(tokens.reshape(-1), rows, g[self.tokens.name], arena, first)
+        rows, lent = self.group.gather(self.group.own_rows(stream), len(stream), arena)
+        rows.reshape(dy.shape).sum(axis=0, out=positions[:length])
+        embedding.backward(tokens.reshape(-1), rows, g[self.tokens.name], arena, first)
         positions[length:] = 0
-        arena.give(dy, tokens)
+        arena.give(dy, tokens, lent)
+
+    def backward_input(self, p: Tensors, dy: Array, saved: Any, arena: Arena) -> tuple[None, Any]:
+        return None, (dy, saved)
+
+    def backward_weight(self, g: Tensors, kept: Any, arena: Arena) -> None:
+        dy, tokens = kept
+        self.backward({}, g, dy, tokens, arena)
+
+    def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        return (*shape, self.tokens.shape[1])
 
 
 class TensorHead:
@@ -72,20 +82,35 @@ class TensorHead:
         stream, output = x.reshape(-1, x.shape[-1]), p[self.output.name]
         norm = self.norm.forward(p, stream, arena)
         logits = arena.take((*x.shape[:-1], len(output)), x.dtype)
-        with self.group.whole(norm.out, len(stream), arena) as rows:
-            self.product.forward(rows, output.T, logits.reshape(len(rows), -1), arena)
-        arena.give(x)
+        rows, lent = self.group.gather(norm.out, len(stream), arena)
+        self.product.forward(rows, output.T, logits.reshape(len(rows), -1), arena)
+        arena.give(x, lent)
         return logits, norm
 
     def backward(self, p: Tensors, g: Tensors, dy: Array, saved: Any, arena: Arena) -> Array:
+        dx, kept = self.backward_input(p, dy, saved, arena)
+        self.backward_weight(g, kept, arena)
+        return dx
+
+    def backward_input(
+        self, p: Tensors, dy: Array, saved: Any, arena: Arena
+    ) -> tuple[Array, tuple[Array, ...]]:
         norm, output = saved, p[self.output.name]
         d_logits = dy.reshape(-1, dy.shape[-1])
-        pending = self.product.input_gradient(d_logits, output.T, arena, spread=True)
-        with self.group.whole(norm.out, len(d_logits), arena) as rows:
-            self.product.weight_gradient(rows, d_logits, g[self.output.name].T, arena)
-        branch = pending.wait()
-        self.norm.backward(p, g, branch, norm, len(d_logits), arena)
+        branch = self.product.input_gradient(d_logits, output.T, arena, spread=True).wait()
+        of_norm = self.norm.backward(p, branch, norm, len(d_logits), arena)
         dx = arena.take((*dy.shape[:-1], output.shape[1]), dy.dtype)
         self.group.own_rows(dx.reshape(len(d_logits), -1))[...] = branch
-        arena.give(dy, branch)
-        return dx
+        arena.give(branch)
+        return dx, (dy, norm.out, of_norm)
+
+    def backward_weight(self, g: Tensors, kept: tuple[Array, ...], arena: Arena) -> None:
+        dy, out, of_norm = kept
+        d_logits = dy.reshape(-1, dy.shape[-1])
+        rows, lent = self.group.gather(out, len(d_logits), arena)
+        self.product.weight_gradient(rows, d_logits, g[self.output.name].T, arena)
+        self.norm.write(g, of_norm)
+        arena.give(kept, lent)
+
+    def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        return (*shape[:-1], self.output.shape[0])
