@@ -7,6 +7,7 @@ import pytest
 
 from hpcpar.comm import Communicator
 from hpcpar.nn import Arena, Flat, Model, gpt, linear, mlp
+from hpcpar.nn.ops import attention, blocks
 from hpcpar.parallel.tensor import tensor_parallel
 
 SCALE = 0.1
@@ -70,6 +71,13 @@ def in_halves(model, p, g, inputs, targets, arena: Arena) -> None:
     for layer, more in kept:
         layer.backward_weight(g, more, arena)
     assert arena.lent == 0
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch):
+    """Several blocks of rows, and more of them where there are more columns."""
+    monkeypatch.setattr(attention, "TILE", 5)
+    monkeypatch.setattr(blocks, "BLOCK_ELEMENTS", 200)
 
 
 @pytest.fixture(scope="module", params=[5, 8])
