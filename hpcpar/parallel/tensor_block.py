@@ -136,8 +136,7 @@ class TensorBlock:
         d_hidden = arena.take(hidden.out.shape, dy.dtype)
         self._through_out("mlp.c_proj", p, hidden.out, dy, d_hidden, kept, arena, weight)
         kept.small["mlp.c_fc"] = db = arena.take(d_hidden.shape[1:], dy.dtype)
-        for at in self.products_in["mlp.c_fc"].columns:  # see ColumnDense
-            gelu.backward(d_hidden[:, at], hidden.slope[:, at], db[at], arena)
+        self.products_in["mlp.c_fc"].gelu_backward(d_hidden, hidden.slope, db, arena)
         arena.give(hidden.slope)
         middle = self._through_in("mlp.c_fc", "ln_2", p, norm_2, d_hidden, dy, kept, arena, weight)
 
@@ -231,12 +230,13 @@ class TensorBlock:
         dw, db = self._pair(g, name)
         if name in self.products_out:
             self.products_out[name].weight_gradient(x, dy, dw, arena)
-        else:
-            rows, lent = self.group.gather(x, len(dy), arena)
-            self.products_in[name].weight_gradient(rows, dy, dw, arena)
-            arena.give(lent)
-        if name != "mlp.c_fc":  # whose bias goes with the GELU
             dy.sum(axis=0, out=db)
+            return
+        rows, lent = self.group.gather(x, len(dy), arena)
+        self.products_in[name].weight_gradient(rows, dy, dw, arena)
+        arena.give(lent)
+        if name == "attn.c_attn":  # the other's bias goes with the GELU
+            self.products_in[name].bias_gradient(dy, db)
 
     def _pair(self, tensors: Tensors, name: str) -> tuple[Array, Array]:
         """The weight and the bias called `name` in this block."""

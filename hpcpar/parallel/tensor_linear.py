@@ -17,6 +17,7 @@ import numpy as np
 
 from hpcpar.device import Array, namespace
 from hpcpar.nn import Arena
+from hpcpar.nn.ops import gelu
 from hpcpar.parallel.tensor_group import Pending, TensorGroup
 from hpcpar.parallel.tiles import Tiles
 from hpcpar.tree import Subtotals
@@ -31,17 +32,31 @@ class ColumnParallel:
         self._group, self._tiles = group, tiles
         self._multiply = tile_product if group.tiled else _product
         self._places = tiles.places(groups)
-        self.columns = [at for tile in self._places for at in tile]  # where tiles lie
+        self._columns = [at for tile in self._places for at in tile]  # where tiles lie
+        # The rows of two or more columns are added one after the other, those of one otherwise.
+        single = any(len(run) == 1 for run in tiles.runs)
+        self._summed = self._columns if single else [slice(None)]
+        self._width = groups * tiles.runs[-1].stop
 
     def forward(self, x: Array, w: Array, y: Array, arena: Arena) -> None:
         """y = x @ w."""
-        for at in self.columns:
+        for at in self._columns:
             self._multiply(x, w[:, at], y[:, at], arena)
 
     def weight_gradient(self, x: Array, dy: Array, dw: Array, arena: Arena) -> None:
         """dw = x.T @ dy."""
-        for at in self.columns:
+        for at in self._columns:
             self._multiply(x.T, dy[:, at], dw[:, at], arena)
+
+    def bias_gradient(self, dy: Array, db: Array) -> None:
+        """db (O,) = the sum of dy's rows."""
+        for at in self._summed:
+            dy[:, at].sum(axis=0, out=db[at])
+
+    def gelu_backward(self, dy: Array, slope: Array, db: Array, arena: Arena) -> None:
+        """`gelu.backward` of what comes after the product and a bias."""
+        for at in self._summed:
+            gelu.backward(dy[:, at], slope[:, at], db[at], arena, self._width)
 
     def input_gradient(self, dy: Array, w: Array, arena: Arena, spread: bool = False) -> Pending:
         """dx = dy @ w.T, summed over all ranks; see `TensorGroup.start_sum`."""

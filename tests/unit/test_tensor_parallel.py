@@ -128,6 +128,15 @@ def test_a_table_in_parts(cuts):
         embedding.forward_part(np.array([11]), table[:5], 0, 11, np.empty((1, 6), np.float32))
 
 
+@pytest.mark.parametrize("rows", [1, 7, 130, 1000])
+def test_sums_of_rows_have_the_same_bits_whichever_columns_are_there(rows):
+    whole = normal(rows, 70)
+    total = whole.sum(axis=0)
+    for start, stop in [(0, 2), (3, 8), (5, 69), (68, 70)]:
+        assert np.array_equal(whole[:, start:stop].sum(axis=0), total[start:stop])
+        assert np.array_equal(whole[:, start:stop].copy().sum(axis=0), total[start:stop])
+
+
 def test_subtotals_borrow_and_return():
     arena = Arena()
     sums = Subtotals(7, np.empty(3), arena)
