@@ -81,7 +81,7 @@ class RowParallel:
         self._group, self._tiles = group, tiles
         self._multiply = tile_product if group.tiled else _product
         self._places = tiles.places()
-        self.rows = [at for (at,) in self._places]  # where tiles lie
+        self._rows = [at for (at,) in self._places]  # where tiles lie
 
     def forward(self, x: Array, w: Array, arena: Arena, spread: bool = False) -> Pending:
         """y = x @ w, summed over all ranks; see `TensorGroup.start_sum`."""
@@ -95,12 +95,12 @@ class RowParallel:
 
     def weight_gradient(self, x: Array, dy: Array, dw: Array, arena: Arena) -> None:
         """dw = x.T @ dy."""
-        for at in self.rows:
+        for at in self._rows:
             self._multiply(x[:, at].T, dy, dw[at], arena)
 
     def input_gradient(self, dy: Array, w: Array, dx: Array, arena: Arena) -> None:
         """dx = dy @ w.T."""
-        for at in self.rows:
+        for at in self._rows:
             self._multiply(dy, w[at].T, dx[:, at], arena)
 
 
@@ -114,13 +114,12 @@ def tile_product(a: Array, b: Array, out: Array, arena: Arena) -> None:
     On a CPU that is so wherever matrices lie, and tiles are views. It is not where one of the
     three is a vector, and a GPU's library looks at alignments: there they are copied.
     """
-    xp = namespace(out)
-    if xp is np and min(out.shape) > 1:
-        _product(a, b, out, arena)
+    if isinstance(out, np.ndarray) and 1 not in out.shape:
+        np.matmul(a, b, out=out)
         return
     left, right = arena.copy(a), arena.copy(b)
     landing = arena.take(out.shape, out.dtype)
-    xp.matmul(left, right, out=landing)
+    namespace(out).matmul(left, right, out=landing)
     out[...] = landing
     arena.give(left, right, landing)
 
