@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from hpcpar.errors import HangError, MismatchError, UserError
     from hpcpar.linalg import DistributedMatrix, distribute, explain, matmul
     from hpcpar.mesh import Mesh
+    from hpcpar.parallel.parallelize import parallelize
     from hpcpar.tree import TreeSum
 
 __version__ = "0.1.0"
@@ -31,6 +32,7 @@ __all__ = [
     "distribute",
     "explain",
     "matmul",
+    "parallelize",
 ]
 
 _HOME = {
@@ -44,6 +46,7 @@ _HOME = {
     "distribute": "hpcpar.linalg",
     "explain": "hpcpar.linalg",
     "matmul": "hpcpar.linalg",
+    "parallelize": "hpcpar.parallel",
 }
 
 

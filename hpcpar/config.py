@@ -257,6 +257,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "parallel.chunks": (2, math.inf),
     "checkpoint.every": (0, math.inf), "checkpoint.keep": (1, math.inf),
     "run.evaluate_every": (0, math.inf), "run.evaluate_samples": (0, math.inf),
+    "run.trace": (0, 1000),
 }  # fmt: skip
 
 

@@ -25,7 +25,7 @@ from hpcpar.nn import build_model, fit_data, load_weights
 from hpcpar.optim import clip_scale, learning_rate
 from hpcpar.parallel import ParallelModel, parallelize
 from hpcpar.parallel.state import collect, collect_state, compare_copies, shapes, spread
-from hpcpar.run import Report, RunFolder
+from hpcpar.run import Report, RunFolder, Trace
 
 
 def train(config: Config, comm: Communicator) -> None:
@@ -42,19 +42,22 @@ def train(config: Config, comm: Communicator) -> None:
         plain = build_model(config.model, dataset)
         sizes = config.parallel.sizes(comm.size)
     mesh = Mesh(comm, **sizes)
-    model = parallelize(plain, mesh, dataset.train, config.parallel, config.batch, config.optim,
-                        config.reproducible)  # fmt: skip
+    model = parallelize(
+        plain, mesh, config.parallel, config.batch, config.optim, config.reproducible
+    )
     sampler = Sampler(len(dataset.train), config.batch.size, config.seed)
     if model.idle_ranks:
         note(f"{model.idle_ranks} ranks have no leaf of the batch to compute", comm)
     folder, start = begin(config, model, numerics, dataset.digest)
     looks = dataset.validation.spread(config.run.evaluate_samples)
 
+    trace = Trace(model, config.run.trace)
     with Report(folder, start, config, dataset, model) as report:
         for step in range(start + 1, config.steps + 1):
+            trace.before_step(first=step == start + 1)
             report.begin_step()
             # The gradient, added in one fixed order; then every rank updates its own part.
-            loss = model.loss_and_gradients(sampler.indices(step - 1))
+            loss = model.loss_and_gradients(dataset.train, sampler.indices(step - 1))
             norm = model.update.norm()
             if not np.isfinite([loss, norm]).all():
                 raise UserError(f"step {step}: loss {loss}, gradient norm {norm}; lower --optim.lr")
@@ -74,6 +77,7 @@ def train(config: Config, comm: Communicator) -> None:
                         )
                         checkpoint.save(folder.checkpoints, saved, config.checkpoint.keep)
 
+    trace.write(folder.path if folder else None)
     compare_copies(model)
     weights = collect(model)
     report.finish("" if weights is None else weights_sha256(weights), numerics)

@@ -1,4 +1,4 @@
-"""Makes the pictures of docs/schedules.md and docs/matmul.md: python docs/pictures/make.py"""
+"""Makes the pictures of schedules.md, pipelines.md and matmul.md: python docs/pictures/make.py"""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -8,6 +8,8 @@ from hpcpar.linalg.picture import draw_plan
 from hpcpar.schedule import Step
 from hpcpar.schedule import collectives as schedules
 from hpcpar.schedule.draw import draw
+from hpcpar.schedule.pipeline import PIPELINES, pipeline_schedule
+from hpcpar.schedule.pipeline_draw import draw_pipeline
 from hpcpar.schedule.shared import shared_allreduce
 
 HERE = Path(__file__).parent
@@ -62,3 +64,9 @@ for name, grid, title in (
     ("product_3d", (2, 2, 2), "3d"),
 ):
     draw_plan(Plan((96, 96, 96), grid), HERE / f"{name}.svg", title)
+for name in PIPELINES:
+    draw_pipeline(
+        [pipeline_schedule(name, rank, 4, 8) for rank in range(4)],
+        HERE / f"pipeline_{name.replace('-', '_')}.svg",
+        title=f"{name}, 4 ranks, 8 micro-batches",
+    )

@@ -12,6 +12,7 @@ from hpcpar.comm.core import Core
 from hpcpar.comm.perform import divide, wide_dtype
 from hpcpar.comm.remote import Remote
 from hpcpar.comm.request import Call, Request, Work
+from hpcpar.comm.selection import LARGE
 from hpcpar.comm.small import is_small
 from hpcpar.comm.symmetric import Symmetric
 from hpcpar.device import Array, address, namespace
@@ -96,6 +97,9 @@ class Allreduce(Core):
         if algorithm == "hierarchical" and self._nccl is not None:
             raise ValueError("allreduce: NCCL's groups rule hierarchical out: take auto")
         if algorithm == "auto":
+            large = in_place and source.nbytes >= REMOTE_BYTES
+            algorithm = self._selection.choose(LARGE, source.nbytes) if large else "auto"
+        if algorithm in ("auto", "remote"):
             algorithm = self._selection.choose("allreduce", source.nbytes)
         steps = schedules.allreduce(
             self.rank, self.size, source.size, algorithm, name, segment=segment,
@@ -115,6 +119,7 @@ class Allreduce(Core):
                 "that may read each other's memory (process_vm_readv); take auto"
             )
         worth = in_place and source.nbytes >= REMOTE_BYTES and self.size <= REMOTE_RANKS
+        worth = worth and self._selection.choose(LARGE, source.nbytes) != "halving"
         return can and (algorithm == "remote" or (algorithm == "auto" and worth))
 
     def _by_reach(

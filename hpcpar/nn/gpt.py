@@ -1,5 +1,7 @@
 """GPT-2: "Language Models are Unsupervised Multitask Learners" (Radford et al., 2019)."""
 
+import numpy as np
+
 from hpcpar.nn.block import Block
 from hpcpar.nn.embedding import Embedding
 from hpcpar.nn.head import Head
@@ -24,6 +26,8 @@ def gpt(layers: int, heads: int, width: int, context: int, vocabulary: int) -> M
         ],
         CrossEntropy(),
         flops_per_sample=_flops(layers, width, context, vocabulary),
+        input_shape=(context,),
+        input_dtype=np.int32,
     )
 
 

@@ -12,4 +12,4 @@ __all__ = ["linear"]
 def linear(features: int, outputs: int, task: Literal["classification", "regression"]) -> Model:
     """(B, features) -> (B, outputs) by "linear.weight" (in, out) and "linear.bias", from zeros."""
     layer = Dense("linear", features, outputs, first=True)
-    return Model([layer], loss_for(task), 4 * layer.weight.size)
+    return Model([layer], loss_for(task), 4 * layer.weight.size, (features,))

@@ -40,4 +40,4 @@ def mlp(
     )
     weights = sum(layer.weight.size for layer in [*hidden, last])
     needless = widths[0] * [*widths, outputs][1]  # gradient of the inputs
-    return Model([*hidden, last], loss_for(task), 6 * weights - 2 * needless)
+    return Model([*hidden, last], loss_for(task), 6 * weights - 2 * needless, (features,))

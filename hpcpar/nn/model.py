@@ -3,6 +3,8 @@
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
+import numpy as np
+
 from hpcpar.device import Array
 from hpcpar.nn.arena import Arena
 from hpcpar.nn.parameters import Parameter
@@ -59,17 +61,31 @@ class Model:
 
     `parameters` lists every tensor in order of use. `flops_per_sample` counts the additions and
     multiplications of the matrix products of one sample, forward and backward, without those that a
-    causal mask makes needless.
+    causal mask makes needless. `input_shape` and `input_dtype` are those of one sample.
 
     All methods take the weights `p` and the gradients `g` as dictionaries by name (see
     `parameters.Flat`), and an arena, from which everything else is taken and to which it returns.
     """
 
-    def __init__(self, layers: Sequence[Layer], loss: Loss, flops_per_sample: float):
+    def __init__(
+        self,
+        layers: Sequence[Layer],
+        loss: Loss,
+        flops_per_sample: float,
+        input_shape: tuple[int, ...] = (),
+        input_dtype: Any = np.float32,
+    ) -> None:
+        self.input_shape, self.input_dtype = input_shape, np.dtype(input_dtype)
         self.layers = list(layers)
         self.loss_function = loss
         self.flops_per_sample = flops_per_sample
         self.parameters = [parameter for layer in layers for parameter in layer.parameters]
+
+    def with_layers(self, layers: Sequence[Layer]) -> "Model":
+        """The same model of other layers."""
+        return Model(
+            layers, self.loss_function, self.flops_per_sample, self.input_shape, self.input_dtype
+        )
 
     def loss_and_gradients(
         self,

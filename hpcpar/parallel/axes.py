@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from hpcpar.parallel.config import ParallelConfig
+from hpcpar.schedule.pipeline import pipeline_schedule
 from hpcpar.schedule.pipeline_actions import Action, Forward, ReceiveActivation, SendActivation
 
 if TYPE_CHECKING:
@@ -24,6 +25,13 @@ class Axes:
         self.pipeline = _axis(mesh, "pipeline")
         self.data_size, self.pipeline_size = mesh.sizes["data"], mesh.sizes["pipeline"]
         self.data_rank, self.stage = mesh.coords["data"], mesh.coords["pipeline"]
+
+    def schedule(self, rank: int, micros: int) -> tuple[Action, ...]:
+        """What a pipeline rank does with so many micro-batches in a step of training."""
+        if self.pipeline is None:  # backward follows forward at once
+            return pipeline_schedule("1f1b", 0, 1, micros)
+        chunks = self.parallel.stages_a_rank
+        return pipeline_schedule(self.parallel.schedule, rank, self.pipeline_size, micros, chunks)
 
     def forward_only(self, micros: int) -> list[Action]:
         """Micro-batches through all stages, without training."""

@@ -16,21 +16,21 @@ __all__ = ["measure_layers"]
 ROUNDS = 3
 
 
-def measure_layers(model: Model, inputs: np.ndarray, comm: "Communicator") -> list[float]:
-    """Seconds of forward and backward of each layer, for a micro-batch like `inputs`.
+def measure_layers(model: Model, micro: int, comm: "Communicator") -> list[float]:
+    """Seconds of forward and backward of each layer, for a micro-batch of so many samples.
 
     Layers of one kind and shape are measured once. All ranks measure at the same time, as in a
     step, and all get rank 0's figures. Collective.
     """
     known: dict[Any, float] = {}
-    seconds, shape = [], inputs.shape
-    for number, layer in enumerate(model.layers):
+    seconds = []
+    shape, dtype = (micro, *model.input_shape), model.input_dtype
+    for layer in model.layers:
         key = type(layer), shape, tuple((p.shape, p.tied_to is None) for p in layer.parameters)
         if key not in known:
-            x = inputs if number == 0 else np.ones(shape, np.float32)
-            known[key] = _time(layer, comm.device.asarray(x), comm)
+            known[key] = _time(layer, comm.device.xp.zeros(shape, dtype), comm)
         seconds.append(known[key])
-        shape = layer.output_shape(shape)
+        shape, dtype = layer.output_shape(shape), np.dtype(np.float32)
     return comm.bcast(np.array(seconds)).tolist()
 
 

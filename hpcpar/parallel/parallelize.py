@@ -3,8 +3,6 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from hpcpar.errors import UserError
 from hpcpar.nn import Arena, Model
 from hpcpar.optim import OptimConfig
@@ -20,7 +18,6 @@ from hpcpar.parallel.training import ParallelModel
 from hpcpar.parallel.weights import GatheredWeights, Weights, WholeWeights
 
 if TYPE_CHECKING:
-    from hpcpar.data import Part
     from hpcpar.mesh import Mesh
 
 __all__ = ["parallelize"]
@@ -29,7 +26,6 @@ __all__ = ["parallelize"]
 def parallelize(
     model: Model,
     mesh: "Mesh",
-    part: "Part",
     parallel: ParallelConfig | None = None,
     batch: BatchConfig | None = None,
     optim: OptimConfig | None = None,
@@ -40,7 +36,6 @@ def parallelize(
     Args:
         model: written as for one rank; each rank passes the same.
         mesh: with the axes data and pipeline (`ParallelConfig.sizes`).
-        part: the samples to train on.
         reproducible: "ranks" for the same bits on any data x pipeline layout, "off" for any order.
 
     Collective. Raises `UserError`, the same on every rank, for what does not go together.
@@ -49,13 +44,12 @@ def parallelize(
     batch.check()
     axes = Axes(mesh, parallel)
     xp, arena = mesh.comm.device.xp, Arena(mesh.comm.device.xp)
-    stages = _stages(model, part, axes, batch)
+    stages = _stages(model, axes, batch)
 
     # Each idea below takes what the one before has made, and knows nothing of the others.
     if parallel.recompute:
         first, *inner, last = model.layers
-        inner = [Recompute(layer) for layer in inner]
-        model = Model([first, *inner, last], model.loss_function, model.flops_per_sample)
+        model = model.with_layers([first, *map(Recompute, inner), last])
     holdings = Holdings(model, stages, axes.stage, axes.pipeline_size, axes.data_size)
     micros = batch.size // batch.micro
     leaves = leaf_runs(micros, axes.data_size if reproducible == "off" else batch.leaves)
@@ -71,11 +65,11 @@ def parallelize(
         else WholeWeights(holdings, axes.data, xp)
     )
     return ParallelModel(
-        model, holdings, axes, part, batch, leaves, sums, weights, optim or OptimConfig(), arena
+        model, holdings, axes, batch, leaves, sums, weights, optim or OptimConfig(), arena
     )
 
 
-def _stages(model: Model, part: "Part", axes: "Axes", batch: BatchConfig) -> Sequence[range]:
+def _stages(model: Model, axes: "Axes", batch: BatchConfig) -> Sequence[range]:
     """The layers of each virtual stage, of even cost as measured here."""
     count = axes.pipeline_size * axes.parallel.stages_a_rank
     if count == 1:
@@ -86,5 +80,4 @@ def _stages(model: Model, part: "Part", axes: "Axes", batch: BatchConfig) -> Seq
             f"first and last: take a smaller --parallel.pipeline"
             + (" or --parallel.chunks" if axes.parallel.stages_a_rank > 1 else "")
         )
-    inputs, _ = part.batch(np.arange(batch.micro) % len(part))
-    return cut_stages(measure_layers(model, inputs, axes.comm), count)
+    return cut_stages(measure_layers(model, batch.micro, axes.comm), count)

@@ -11,10 +11,11 @@ import numpy as np
 
 from hpcpar.device import Array
 from hpcpar.nn import Arena
-from hpcpar.nn.model import Loss
+from hpcpar.nn.model import Loss, Tensors
 from hpcpar.parallel.backward import Gradients
 from hpcpar.parallel.holdings import Holdings
 from hpcpar.parallel.leaves import Slot
+from hpcpar.parallel.timeline import Timeline
 from hpcpar.parallel.weights import Weights
 from hpcpar.schedule.pipeline_actions import (
     Action,
@@ -46,6 +47,7 @@ class Performer:
         sample_shape: of one input of the model.
         pipeline: the ranks of the pipeline axis; None for one.
         progress: moves on what is under way.
+        timeline: told what the time goes into.
     """
 
     def __init__(
@@ -59,10 +61,12 @@ class Performer:
         arena: Arena,
         pipeline: "Communicator | None",
         progress: Callable[[], object],
+        timeline: Timeline,
     ) -> None:
         self._holdings, self._loss, self._weights = holdings, loss, weights
         self._gradients, self._sample, self._device = gradients, sample_shape, device
         self._arena, self._pipeline, self._progress = arena, pipeline, progress
+        self._timeline = timeline
         self._last = holdings.count - 1
         self._here: dict[Key, Array] = {}  # outputs and gradients that wait for their use
         self._saved: dict[Key, list[Any]] = {}
@@ -102,9 +106,10 @@ class Performer:
         self._weights.begin(visits(actions, self._holdings))
         for action in actions:
             self._perform[type(action)](action)
-        for request, array in self._going:
-            request.wait()
-            self._arena.give(array)
+        with self._timeline.on("communication", "messages"):
+            for request, array in self._going:
+                request.wait()
+                self._arena.give(array)
         self._going.clear()
         return self._losses
 
@@ -116,18 +121,19 @@ class Performer:
             return
         x, targets = self._input(key, slot)
         saved = []
-        for layer in layers:
-            x, kept = self._holdings.layers[layer].forward(self._take(layer), x, self._arena)
-            self._weights.give(layer)
-            self._progress()
-            if self._training:
-                saved.append(kept)
-            else:
-                self._arena.give(kept)
+        with self._timeline.on("compute", action):
+            for layer in layers:
+                x, kept = self._holdings.layers[layer].forward(self._take(layer), x, self._arena)
+                self._weights.give(layer)
+                self._progress()
+                if self._training:
+                    saved.append(kept)
+                else:
+                    self._arena.give(kept)
+            if action.stage == self._last:
+                x = self._end(slot, x, targets)
         if self._training:
             self._saved[key] = saved
-        if action.stage == self._last:
-            x = self._end(slot, x, targets)
         if x is not None:
             self._here[key] = x
 
@@ -149,7 +155,8 @@ class Performer:
         """What comes into a stage; and the targets, into the last one."""
         stage, targets = key[1], None
         if stage in (0, self._last):
-            inputs, targets = self._batch(slot.micro)
+            with self._timeline.on("data", "samples"):
+                inputs, targets = self._batch(slot.micro)
         if stage == 0:
             return self._arena.copy(self._device.asarray(inputs)), targets
         return self._arrived(key, (key[0], stage - 1)), targets
@@ -159,7 +166,8 @@ class Performer:
         if self._pipeline is None:
             return self._here.pop(made)
         request, array = self._coming.pop(key)
-        request.wait()
+        with self._timeline.on("wait", "gradient" if key[1] < 0 else "activation"):
+            request.wait()
         return array
 
     def _backward(self, action: Backward) -> None:
@@ -170,12 +178,13 @@ class Performer:
                 self._gradients.passed(slot, layer)
             return
         dy, saved = self._output_gradient(action)
-        for layer, kept in zip(reversed(layers), reversed(saved), strict=True):
-            g = self._gradients.target(slot, layer)
-            dy = self._holdings.layers[layer].backward(self._take(layer), g, dy, kept, self._arena)
-            self._weights.give(layer)
-            self._gradients.written(slot, layer)
-            self._progress()
+        with self._timeline.on("compute", action):
+            for layer, kept in zip(reversed(layers), reversed(saved), strict=True):
+                p, g = self._take(layer), self._gradients.target(slot, layer)
+                dy = self._holdings.layers[layer].backward(p, g, dy, kept, self._arena)
+                self._weights.give(layer)
+                self._gradients.written(slot, layer)
+                self._progress()
         self._input_gradient(action, dy)
 
     def _backward_input(self, action: BackwardInput) -> None:
@@ -185,13 +194,13 @@ class Performer:
             return
         dy, saved = self._output_gradient(action)
         kept: list[Any] = []
-        for layer, one in zip(reversed(layers), reversed(saved), strict=True):
-            dy, more = self._holdings.layers[layer].backward_input(
-                self._take(layer), dy, one, self._arena
-            )
-            self._weights.give(layer)
-            kept.append(more)
-            self._progress()
+        with self._timeline.on("compute", action):
+            for layer, one in zip(reversed(layers), reversed(saved), strict=True):
+                p = self._take(layer)
+                dy, more = self._holdings.layers[layer].backward_input(p, dy, one, self._arena)
+                self._weights.give(layer)
+                kept.append(more)
+                self._progress()
         self._saved[action.micro, action.stage] = kept
         self._input_gradient(action, dy)
 
@@ -202,11 +211,12 @@ class Performer:
                 self._gradients.passed(slot, layer)
             return
         kept = self._saved.pop((action.micro, action.stage))
-        for layer, one in zip(reversed(layers), kept, strict=True):
-            g = self._gradients.target(slot, layer)
-            self._holdings.layers[layer].backward_weight(g, one, self._arena)
-            self._gradients.written(slot, layer)
-            self._progress()
+        with self._timeline.on("compute", action):
+            for layer, one in zip(reversed(layers), kept, strict=True):
+                g = self._gradients.target(slot, layer)
+                self._holdings.layers[layer].backward_weight(g, one, self._arena)
+                self._gradients.written(slot, layer)
+                self._progress()
 
     def _output_gradient(self, action: Backward | BackwardInput) -> tuple[Any, list[Any]]:
         """The gradient of a stage's output, and what its layers saved."""
@@ -251,8 +261,12 @@ class Performer:
             request.wait()
             self._arena.give(array)
 
-    def _take(self, layer: int) -> Any:
-        return self._weights.take(layer)
+    def _take(self, layer: int) -> Tensors:
+        """The parameters of a layer, which may have to be waited for."""
+        if not self._weights.travel:
+            return self._weights.take(layer)
+        with self._timeline.on("communication", "parameters"):
+            return self._weights.take(layer)
 
     def _pass(self, layers: Sequence[int]) -> None:
         """Take part in gathering the parameters that others need."""

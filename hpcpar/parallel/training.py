@@ -13,9 +13,9 @@ from hpcpar.parallel.gradients import GradientSum, RoundSum
 from hpcpar.parallel.holdings import Holdings
 from hpcpar.parallel.leaves import deal_slots
 from hpcpar.parallel.perform import Performer
+from hpcpar.parallel.timeline import Timeline
 from hpcpar.parallel.update import Update
 from hpcpar.parallel.weights import Weights
-from hpcpar.schedule.pipeline import pipeline_schedule
 from hpcpar.tree import tree_total
 
 if TYPE_CHECKING:
@@ -30,7 +30,8 @@ class ParallelModel:
     """What `parallelize` makes of a model.
 
     Attributes: model, the whole of it; holdings and weights, what this rank has; update, with the
-    optimizer; gradients, the reduced ones of this rank's buckets; idle_ranks, those without work.
+    optimizer; gradients, the reduced ones of this rank's buckets; idle_ranks, those without work;
+    slots and actions, of a step on this rank; timeline, what the rank's time goes into.
     """
 
     def __init__(
@@ -38,7 +39,6 @@ class ParallelModel:
         model: Model,
         holdings: Holdings,
         axes: Axes,
-        part: "Part",
         batch: BatchConfig,
         leaves: "Sequence[range]",
         sums: "Sequence[GradientSum]",
@@ -48,24 +48,24 @@ class ParallelModel:
     ) -> None:
         self.model, self.holdings, self.axes, self.weights = model, holdings, axes, weights
         self.gradients, self.arena, self.comm = sums, arena, axes.comm
-        self._part, self._batch, self._leaves = part, batch, leaves
+        self._batch, self._leaves = batch, leaves
+        self.timeline = Timeline()
         rounds = any(isinstance(total, RoundSum) for total in sums)
         slots = deal_slots(leaves, axes.data_size, rounds)
         self.idle_ranks = axes.pipeline_size * sum(
             all(slot.micro < 0 for slot in own) for own in slots
         )
         self._slots = slots[axes.data_rank]
-        self._actions = pipeline_schedule(
-            axes.parallel.schedule if axes.pipeline is not None else "gpipe",
-            axes.stage, axes.pipeline_size, len(self._slots), axes.parallel.stages_a_rank,
-        )  # fmt: skip
+        self.slots = len(self._slots)
+        self.actions = axes.schedule(axes.stage, self.slots)
         self._backward = Gradients(holdings, sums, weights.xp)
-        sample = part.batch(np.zeros(1, np.int64))[0].shape[1:]
         self._performer = Performer(
-            holdings, model.loss_function, weights, self._backward, sample, axes.comm.device,
-            arena, axes.pipeline, axes.comm.progress,
+            holdings, model.loss_function, weights, self._backward, model.input_shape,
+            axes.comm.device, arena, axes.pipeline, axes.comm.progress, self.timeline,
         )  # fmt: skip
-        self.update = Update(optim, holdings, weights, sums, axes.comm, axes.pipeline)
+        self.update = Update(
+            optim, holdings, weights, sums, axes.comm, axes.pipeline, self.timeline
+        )
 
     @property
     def layout(self) -> dict[str, object]:
@@ -89,22 +89,23 @@ class ParallelModel:
                     values[piece.run.start : piece.run.stop]
                 )
 
-    def loss_and_gradients(self, indices: np.ndarray) -> float:
+    def loss_and_gradients(self, part: "Part", indices: np.ndarray) -> float:
         """The mean loss of the global batch of these samples; its gradient is then summed.
 
         `indices` has shape (batch.size,), the same on every rank; a rank reads only its own
         samples. The loss is a float64 sum over all targets, divided by their number. Collective.
         """
         micros = indices.reshape(-1, self._batch.micro)
-        targets = self._batch.size * self._part.targets_per_sample
+        targets = self._batch.size * part.targets_per_sample
         self._backward.begin(self._slots)
         losses = self._performer.run(
-            self._actions, self._slots, lambda micro: self._part.batch(micros[micro]),
+            self.actions, self._slots, lambda micro: part.batch(micros[micro]),
             lambda micro: self._batch.micro, 1.0 / targets,
         )  # fmt: skip
-        for total in reversed(self.gradients):
-            total.finish()
-        self.update.fold()
+        with self.timeline.on("communication", "sum gradients"):
+            for total in reversed(self.gradients):
+                total.finish()
+            self.update.fold()
         return self._mean(losses, len(self._leaves), targets)
 
     def evaluate(self, part: "Part", samples: np.ndarray) -> float:
@@ -128,4 +129,5 @@ class ParallelModel:
         values = np.zeros(leaves)
         for leaf, loss in losses.items():
             values[leaf] = loss
-        return tree_total(self.comm.allreduce(values)) / targets
+        with self.timeline.on("communication", "loss"):
+            return tree_total(self.comm.allreduce(values)) / targets

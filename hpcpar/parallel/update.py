@@ -14,6 +14,7 @@ from hpcpar.optim import OptimConfig, Optimizer, exact_parts, make_optimizer, no
 from hpcpar.parallel.buckets import Piece
 from hpcpar.parallel.gradients import GradientSum
 from hpcpar.parallel.holdings import Holdings
+from hpcpar.parallel.timeline import Timeline
 from hpcpar.parallel.weights import Weights
 
 if TYPE_CHECKING:
@@ -43,9 +44,10 @@ class Update:
         sums: Sequence[GradientSum],
         comm: "Communicator",
         pipeline: "Communicator | None",
+        timeline: Timeline,
     ) -> None:
         self._holdings, self._weights, self._sums = holdings, weights, sums
-        self._comm, self._pipeline = comm, pipeline
+        self._comm, self._pipeline, self._timeline = comm, pipeline, timeline
         self._data_rank = weights.rank
         self.pieces: dict[int, list[Piece]] = {
             number: holdings.buckets[number].pieces(sums[number].run) for number in holdings.updated
@@ -56,12 +58,15 @@ class Update:
     def norm(self) -> float:
         """The 2-norm of the gradient, the same number on any layout. Collective."""
         found: list[float] = []
-        for number in self._holdings.updated:
-            total, bucket = self._sums[number], self._holdings.buckets[number]
-            for piece in bucket.pieces(bucket.slices[self._data_rank]):
-                start = piece.at - total.run.start
-                found += square_sums(total.result[start : start + piece.size])
-        return norm_of(self._comm.allgather(np.array(exact_parts(found))).tolist())
+        with self._timeline.on("compute", "norm"):
+            for number in self._holdings.updated:
+                total, bucket = self._sums[number], self._holdings.buckets[number]
+                for piece in bucket.pieces(bucket.slices[self._data_rank]):
+                    start = piece.at - total.run.start
+                    found += square_sums(total.result[start : start + piece.size])
+            parts = np.array(exact_parts(found))
+        with self._timeline.on("communication", "norm"):
+            return norm_of(self._comm.allgather(parts).tolist())
 
     def fold(self) -> None:
         """Add the gradients of tied uses to their parameters'. Collective."""
@@ -78,15 +83,17 @@ class Update:
 
     def step(self, rate: float, scale: float) -> None:
         """One step of the optimizer with the gradient times `scale`. Collective."""
-        params, gradients = {}, {}
-        for number, pieces in self.pieces.items():
-            run = self._sums[number].run
-            own, total = self._weights.part(number, run), self._sums[number].result
-            for piece in pieces:
-                place = slice(piece.at - run.start, piece.at - run.start + piece.size)
-                params[piece.name], gradients[piece.name] = own[place], total[place]
-        self.optimizer.update(params, gradients, rate, scale)
-        self.share()
+        with self._timeline.on("compute", "update"):
+            params, gradients = {}, {}
+            for number, pieces in self.pieces.items():
+                run = self._sums[number].run
+                own, total = self._weights.part(number, run), self._sums[number].result
+                for piece in pieces:
+                    place = slice(piece.at - run.start, piece.at - run.start + piece.size)
+                    params[piece.name], gradients[piece.name] = own[place], total[place]
+            self.optimizer.update(params, gradients, rate, scale)
+        with self._timeline.on("communication", "share weights"):
+            self.share()
 
     def share(self) -> None:
         """What changed here goes to the ranks that hold it too. Collective."""

@@ -28,12 +28,16 @@ class Weights:
 
     Args:
         comm: the data-parallel ranks; None for one.
+
+    Attributes: flat, by bucket, what is held of it; travel, whether `take` has to wait for others.
     """
+
+    travel = False
 
     def __init__(self, holdings: Holdings, comm: "Communicator | None", xp: "ModuleType") -> None:
         self.holdings, self.comm, self.xp = holdings, comm, xp
         self.rank = 0 if comm is None else comm.rank
-        self.flat: dict[int, Array] = {}  # what is held of each bucket
+        self.flat: dict[int, Array] = {}
 
     def run(self, bucket: int) -> range:
         """The elements of a bucket that are held."""
@@ -91,6 +95,8 @@ class WholeWeights(Weights):
 
 class GatheredWeights(Weights):
     """Each rank has a slice of every bucket (ZeRO 3); a layer's are gathered, one layer ahead."""
+
+    travel = True
 
     def __init__(
         self, holdings: Holdings, comm: "Communicator", xp: "ModuleType", arena: Arena

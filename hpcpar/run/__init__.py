@@ -2,5 +2,6 @@
 
 from hpcpar.run.folder import RunConfig, RunFolder
 from hpcpar.run.report import Report
+from hpcpar.run.trace import Trace
 
-__all__ = ["Report", "RunConfig", "RunFolder"]
+__all__ = ["Report", "RunConfig", "RunFolder", "Trace"]

@@ -4,6 +4,7 @@ config.toml     complete: `python -m hpcpar.train config.toml` runs the same aga
 metrics.jsonl   a line a step, flushed
 checkpoints/    see checkpoint.py
 loss.svg        the loss over the steps
+trace.json      with --run.trace: for ui.perfetto.dev; timeline.svg and timeline_planned.svg
 summary.json    written at the end; a run that has one is complete
 """
 
@@ -29,12 +30,14 @@ class RunConfig:
         resume: Continue the run in this folder, on whatever ranks there are now.
         evaluate_every: Steps between two looks at the validation loss; 0 looks at the end only.
         evaluate_samples: Validation samples in each such look; 0 takes all of them.
+        trace: Steps, from the second on, of which a timeline is written; 0 for none.
     """
 
     dir: str = ""
     resume: bool = False
     evaluate_every: int = 100
     evaluate_samples: int = 512
+    trace: int = 0
 
 
 class RunFolder:

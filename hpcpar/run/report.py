@@ -2,11 +2,15 @@
 
 import math
 import time
+from collections.abc import Sequence
 from math import prod
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from hpcpar.data import bigram_loss
 from hpcpar.parallel.state import shapes
+from hpcpar.parallel.timeline import KINDS
 from hpcpar.run.folder import RunFolder
 from hpcpar.run.plot import draw_loss
 from hpcpar.run.progress import Progress
@@ -37,13 +41,16 @@ class Report:
         model: "ParallelModel",
     ) -> None:
         comm = model.comm
+        self._model = model
         self._folder, self._start, self._config, self._dataset = folder, start, config, dataset
         self._layout = {"ranks": comm.size, "nodes": comm.nodes, **model.layout}
         self._unit = "samples" if dataset.kind == "table" else "tokens"
         self._per_step = config.batch.size * dataset.train.targets_per_sample
         self._row: dict[str, Any] = {}
         self._progress = Progress(start, config.steps, self._unit) if folder else None
-        self._began = 0.0
+        self._began = self._wall = 0.0
+        self._before = dict.fromkeys(KINDS, 0.0)
+        self._spent = dict.fromkeys(KINDS, 0.0)  # of the timeline, in steps
         weights = sum(prod(shape) for shape in shapes(model).values())
         self.say(
             f"{comm.size} rank{'s' * (comm.size > 1)} on {comm.nodes} node{'s' * (comm.nodes > 1)} "
@@ -69,11 +76,15 @@ class Report:
 
     def begin_step(self) -> None:
         """The clock of a step starts."""
+        self._before = self._model.timeline.read()
         self._began = time.monotonic()
 
     def step(self, step: int, loss: float, norm: float, rate: float) -> None:
         """A step is done: its loss, the gradient's norm before clipping, the learning rate."""
         seconds = time.monotonic() - self._began
+        self._wall += seconds
+        for kind, total in self._model.timeline.read().items():
+            self._spent[kind] += total - self._before[kind]
         speed = self._per_step / seconds
         self._row = {
             "step": step,
@@ -103,9 +114,12 @@ class Report:
         return f"{loss:.4f}{bits}"
 
     def finish(self, sha256: str, numerics: dict[str, str]) -> None:
-        """Write summary.json and loss.svg, and print the last lines."""
+        """Write summary.json and loss.svg, and print the last lines. Collective."""
+        row = [self._wall, *self._spent.values()]
+        table = self._model.comm.allgather(np.array([row]))
         if not self._folder:
             return
+        times = [dict(zip(("wall", *KINDS), row, strict=True)) for row in table.tolist()]
         rows = self._folder.metrics()
         last: dict[str, Any] = {key: value for row in rows for key, value in row.items()}
         # The first step pays for everything that is done once.
@@ -125,10 +139,12 @@ class Report:
             summary
             | {f"{self._unit}_per_second": speed, "weights_sha256": sha256}
             | {"layout": self._layout, "fingerprint": numerics, "data_sha256": self._dataset.digest}
+            | {"seconds_of_ranks": times}
         )
         print(f"validation loss {self.describe(summary['validation_loss'])}", end="")
         print(f"; a bigram model's is {self.describe(baseline)}" if baseline else "")
-        print(f"{speed:,.0f} {self._unit}/s; everything is in {self._folder.path}")
+        print(f"{speed:,.0f} {self._unit}/s; {_shares(times)}")
+        print(f"everything is in {self._folder.path}")
         print(f"weights sha256 {sha256}", flush=True)
 
     def _baseline(self) -> float | None:
@@ -138,3 +154,10 @@ class Report:
             return None
         looks = data.validation.spread(self._config.run.evaluate_samples)
         return bigram_loss(data.train, data.validation, looks, data.vocabulary)
+
+
+def _shares(times: Sequence[dict[str, float]]) -> str:
+    """What the ranks' time went into, in words."""
+    whole = sum(row["wall"] for row in times) or 1.0
+    parts = {kind: sum(row[kind] for row in times) / whole for kind in KINDS}
+    return "of a step: " + ", ".join(f"{kind} {part:.0%}" for kind, part in parts.items())

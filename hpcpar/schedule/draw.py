@@ -10,7 +10,7 @@ from hpcpar.schedule.steps import Recv, Send, Step
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["TEXTBOOK", "draw"]
+__all__ = ["TEXTBOOK", "draw", "unit_of"]
 
 # For pictures without a machine in mind: a message of 10,000 bytes takes 10 times the latency.
 TEXTBOOK = Network(Link(1e-6, 1e9), Link(2e-6, 2.5e8), combine=2e-10, copy=1e-10)
@@ -62,10 +62,7 @@ def draw(
     if timeline is None:
         timeline = price(schedules, TEXTBOOK, nodes=nodes, timeline=True).timeline
     size, end = len(schedules), max((event[4] for event in timeline), default=1.0) or 1.0
-    unit, factor = next(
-        (name, scale) for name, scale in (("s", 1.0), ("ms", 1e3), ("µs", 1e6), ("ns", 1e9))
-        if end * scale >= 1 or name == "ns"
-    )  # fmt: skip
+    unit, factor = unit_of(end)
     with mpl.rc_context({"font.size": 9, "svg.fonttype": "none", "svg.hashsalt": "hpcpar"}):
         figure = Figure(figsize=(9, 1.2 + 0.52 * size), layout="constrained")
         axes = figure.add_subplot()
@@ -87,6 +84,14 @@ def draw(
                 borderaxespad=0.2, handlelength=1.2, columnspacing=1.4, fontsize=8.5,
             )  # fmt: skip
         figure.savefig(path, dpi=150, metadata={"Date": None} if str(path).endswith("svg") else {})
+
+
+def unit_of(seconds: float) -> tuple[str, float]:
+    """The unit in which a time is at least 1, and what seconds are multiplied by for it."""
+    return next(
+        (name, scale) for name, scale in (("s", 1.0), ("ms", 1e3), ("µs", 1e6), ("ns", 1e9))
+        if seconds * scale >= 1 or name == "ns"
+    )  # fmt: skip
 
 
 def _ground(axes: "Axes", size: int, nodes: Sequence[int] | None) -> None:

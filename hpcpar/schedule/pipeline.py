@@ -1,7 +1,7 @@
 """Pipeline schedules: who computes which micro-batch of which stage when.
 
-Each of the four is an order of a rank's compute actions; the transfers follow from it. With p ranks,
-m micro-batches and v chunks a rank:
+Each of the four is an order of a rank's compute actions; the transfers follow from it. With p
+ranks, m micro-batches and v chunks a rank:
 
 - `gpipe`: all forwards, then all backwards (Huang et al., "GPipe", 2019, arXiv:1811.06965).
 - `1f1b`: a backward as soon as there is one, so that rank r holds at most p - r activations
@@ -17,6 +17,7 @@ whatever the number of ranks: sums over micro-batches are added up in one order.
 
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import pairwise
 from typing import TypeVar
 
 from hpcpar.schedule.pipeline_actions import (
@@ -106,13 +107,13 @@ def _one_stage(rank: int, micros: int, ahead: int) -> list[Compute]:
 def _interleaved(rank: int, ranks: int, micros: int, chunks: int) -> list[Compute]:
     """Micro-batches go through the chunks of a rank in groups, one chunk after the other.
 
-    While a group of at least `ranks` is in one chunk, its first micro-batch comes round to the next:
-    nobody waits. Megatron has groups of exactly `ranks`. Here a remainder is spread over the groups,
-    so that every number of micro-batches works, and from `ranks` on the bubble is the same.
+    While a group of at least `ranks` is in one chunk, its first micro-batch comes round to the
+    next: nobody waits. Megatron has groups of exactly `ranks`. Here a remainder is spread over the
+    groups: every number of micro-batches works, and from `ranks` on the bubble is the same.
     """
     count = max(1, micros // ranks)
     ends = [-(-micros * i // count) for i in range(count + 1)]
-    groups = [range(start, end) for start, end in zip(ends, ends[1:], strict=False)]
+    groups = [range(start, end) for start, end in pairwise(ends)]
     stages = range(rank, ranks * chunks, ranks)
     forwards = [
         _action(Forward, micro, stage) for group in groups for stage in stages for micro in group

@@ -9,8 +9,8 @@ schedule of a rank is a sequence of actions in program order:
 - A transfer is *started* at its place, and nobody waits there: it goes on while the rank computes.
 - The end of the schedule waits for everything.
 
-Messages of one kind between one pair of stages are matched in order. A send may be held up until its
-receive has started. Consecutive stages on one rank (there is only one rank) need no transfers.
+Messages of one kind between one pair of stages are matched in order. A send may be held up until
+its receive has started. On one rank consecutive stages need no transfers.
 """
 
 from dataclasses import dataclass
@@ -115,7 +115,7 @@ class SendGradient:
 
 @dataclass(frozen=True, slots=True)
 class ReceiveGradient:
-    """Start receiving the gradient of the output of `stage` from rank `source`, of the next stage."""
+    """Start receiving the gradient of the output of `stage` from `source`, of the next stage."""
 
     micro: int
     stage: int

@@ -4,12 +4,15 @@ import ml_dtypes
 import numpy as np
 import pytest
 from mpi4py import MPI
+from small_models import small_model
 
 from hpcpar.comm import Communicator
 from hpcpar.errors import UserError
+from hpcpar.fingerprint import weights_sha256
+from hpcpar.mesh import Mesh
 from hpcpar.nn import Arena, Flat, gpt
-from hpcpar.optim import OptimConfig, make_optimizer
-from hpcpar.parallel import SharedUpdate
+from hpcpar.parallel import BatchConfig, ParallelConfig, parallelize
+from hpcpar.parallel.state import collect
 from hpcpar.tree import TreeSum
 
 pytestmark = [pytest.mark.mpi, pytest.mark.gpu]
@@ -257,20 +260,21 @@ def test_gpt_computes_what_it_computes_on_a_cpu(gpu):
     assert difference < 1e-4
 
 
-@pytest.mark.parametrize("name", ["sgd", "momentum", "adamw"])
-def test_update(gpu, name):
-    model = gpt(layers=1, heads=2, width=34, context=8, vocabulary=131)
-    results = []
-    for xp in (np, gpu.device.xp):
-        flat = Flat(model.parameters, xp)
-        weights, gradient = flat.empty(), flat.empty_gradients()
-        flat.initialize(weights, 3)
-        gradient[...] = xp.asarray(numbers(0, gradient.size))
-        optimizer = make_optimizer(OptimConfig(name=name), flat.parameters, xp)
-        views = flat.gradient_views(gradient)
-        update = SharedUpdate(optimizer, weights, flat.params_views(weights), views, gpu)
-        norm = update.norm()
-        update.step(1e-2, 1 / norm)
-        results.append((norm, weights if xp is np else weights.get()))
-    assert results[1][0] == pytest.approx(results[0][0], rel=1e-12)
-    assert np.allclose(results[1][1], results[0][1], rtol=1e-5, atol=1e-7)
+def test_training_has_the_same_bits_on_any_layout(gpu):
+    plain, part = small_model("gpt")
+    seen = set()
+    for layout in (
+        ParallelConfig(zero=0), ParallelConfig(zero=2), ParallelConfig(zero=3, recompute=True),
+        ParallelConfig(pipeline=gpu.size if gpu.size < 8 else 4, schedule="zero-bubble"),
+    ):  # fmt: skip
+        mesh = Mesh(gpu, **layout.sizes(gpu.size))
+        model = parallelize(plain, mesh, layout, BatchConfig(16, 2, 4))
+        model.initialize(2)
+        for step in range(3):
+            loss = model.loss_and_gradients(part, np.arange(16) + step)
+            norm = model.update.norm()
+            model.update.step(1e-2, 1 / norm)
+        weights = collect(model)
+        seen.add((loss, norm, weights and weights_sha256(weights)))
+        mesh.close()
+    assert len(seen) == 1

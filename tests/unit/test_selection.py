@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from hpcpar.comm.selection import Selection, candidates
 from hpcpar.comm.selection.cache import cache_path, load, store
-from hpcpar.comm.selection.table import OPERATIONS
+from hpcpar.comm.selection.table import LARGE, OPERATIONS
 from hpcpar.comm.selection.trial import SIZES, make_table, pick
 
 NODES = [0, 0, 1, 1]
@@ -65,6 +65,15 @@ def test_candidates_have_the_bits_of_the_tree(nodes, far):
 
 def test_two_ranks_have_no_choice():
     assert candidates("allreduce", [0, 0]) == candidates("bcast", [0, 1]) == ()
+
+
+def test_the_kernel_reaches_one_node():
+    assert candidates(LARGE, [0, 0, 0]) == ("remote", "halving")
+    assert candidates(LARGE, NODES) == candidates(LARGE, [0, 0]) == ()
+    kept = {LARGE: [[None, "halving"]]}
+    assert Selection.from_dict(kept, [0] * 4).choose(LARGE, 1) == "halving"
+    with pytest.raises(ValueError, match="large allreduce takes auto"):
+        Selection.from_dict(kept, NODES)
 
 
 @given(st.lists(st.sampled_from(["a", "b"]), max_size=len(SIZES)))

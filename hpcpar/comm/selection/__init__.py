@@ -9,6 +9,6 @@ result; ring and mpi are none. Rank 0's choice holds for all.
 """
 
 from hpcpar.comm.selection.find import find_selection
-from hpcpar.comm.selection.table import Selection, candidates
+from hpcpar.comm.selection.table import LARGE, Selection, candidates
 
-__all__ = ["Selection", "candidates", "find_selection"]
+__all__ = ["LARGE", "Selection", "candidates", "find_selection"]

@@ -7,12 +7,14 @@ from typing import Any
 
 from hpcpar.schedule.groups import consecutive
 
-__all__ = ["DEFAULT", "Selection", "Table", "candidates"]
+__all__ = ["DEFAULT", "LARGE", "OPERATIONS", "Selection", "Table", "candidates"]
 
 DEFAULT = "auto"  # what a schedule takes by its own rule
 MOST = 16  # rows of a table
 _ENDLESS = 1 << 63
 OPERATIONS = {"allreduce": ("halving", "direct"), "bcast": ("tree", "chain")}
+
+LARGE = "large allreduce"  # of ordinary arrays, in place: what memory does, not the messages
 
 Table = tuple[tuple[int | None, str], ...]  # up to so many bytes, None for any: algorithm
 
@@ -26,6 +28,8 @@ def candidates(operation: str, nodes: Sequence[int]) -> tuple[str, ...]:
     places = len(set(nodes))
     if len(nodes) <= 2:
         return ()
+    if operation == LARGE:
+        return ("remote", "halving") if places == 1 else ()
     far = 1 < places < len(nodes) and consecutive(nodes)
     return (*(["hierarchical"] if far else []), *OPERATIONS[operation])
 
@@ -53,7 +57,7 @@ class Selection:
 
         Raises ValueError for anything else, above all for an algorithm that is no candidate.
         """
-        if not isinstance(fields, dict) or not fields.keys() <= OPERATIONS.keys():
+        if not isinstance(fields, dict) or not fields.keys() <= {*OPERATIONS, LARGE}:
             raise ValueError("a selection has a table for each operation")
         tables = {name: _table(rows) for name, rows in fields.items()}
         for name, table in tables.items():

@@ -6,7 +6,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hpcpar.comm.selection.table import DEFAULT, OPERATIONS, Selection, Table, candidates
+from hpcpar.comm.selection.table import (
+    DEFAULT,
+    LARGE,
+    OPERATIONS,
+    Selection,
+    Table,
+    candidates,
+)
 
 if TYPE_CHECKING:
     from hpcpar.comm.communicator import Communicator
@@ -17,6 +24,7 @@ SIZES = (1 << 14, 1 << 18, 1 << 22)  # bytes; a choice holds up to half way, by 
 ROUNDS = 5  # of each candidate, the first one left out
 SECONDS = 0.15  # for an operation
 NEAR = 1.1
+LARGE_BYTES, LARGE_ROUNDS = 1 << 25, 4  # of a large allreduce: beyond most caches
 
 
 def measure_selection(comm: "Communicator") -> Selection:
@@ -32,6 +40,8 @@ def measure_selection(comm: "Communicator") -> Selection:
         tables = {
             name: _measure(trial, name, candidates(name, comm._place.map)) for name in OPERATIONS
         }
+        if comm._reach is not None and comm.device.kind == "cpu":
+            tables[LARGE] = _measure_large(trial, candidates(LARGE, comm._place.map))
     return Selection(tables)
 
 
@@ -88,6 +98,20 @@ def _measure(trial: "Communicator", operation: str, algorithms: Sequence[str]) -
         if len(fastest) == 2 and 2 * SIZES[2] / SIZES[1] * float(medians.sum()) > left:
             break
     return make_table(fastest)
+
+
+def _measure_large(trial: "Communicator", algorithms: Sequence[str]) -> Table:
+    """One row, for all sizes: every rank reads and writes more than its cache holds."""
+    x = np.ones(LARGE_BYTES // 4, np.float32)
+    rounds = [
+        [
+            _duration(trial, lambda _, name: trial.allreduce(x, out=x, algorithm=name), 0, name)
+            for name in algorithms
+        ]
+        for _ in range(LARGE_ROUNDS)
+    ]
+    slowest = trial.allreduce(np.array(rounds[1:]), op="max")
+    return ((None, pick(algorithms, np.median(slowest, axis=0).tolist())),)
 
 
 def _is_known(run: Callable[[int, str], object], name: str) -> bool:

@@ -1,0 +1,167 @@
+"""One model on any layout of data and pipeline ranks: the same bits as on one rank."""
+
+from itertools import product
+
+import numpy as np
+import pytest
+from small_models import small_model
+
+import hpcpar
+from hpcpar.fingerprint import weights_sha256
+from hpcpar.optim import OptimConfig, clip_scale
+from hpcpar.parallel import BatchConfig, ParallelConfig, parallelize
+from hpcpar.parallel.state import collect, collect_state, compare_copies, spread
+
+pytestmark = pytest.mark.mpi
+
+BATCH = BatchConfig(size=20, micro=2, leaves=4)  # leaves of 3, 3, 2 and 2 micro-batches
+STEPS = 3
+SCHEDULES = ("gpipe", "1f1b", "interleaved", "zero-bubble")
+
+
+def build(comm, kind, parallel, batch=BATCH, optim=None, reproducible="ranks"):
+    plain, part = small_model(kind)
+    mesh = hpcpar.Mesh(comm, **parallel.sizes(comm.size))
+    model = parallelize(plain, mesh, parallel, batch, optim, reproducible)
+    model.initialize(3)
+    return model, part, mesh
+
+
+def steps(model, part, count=STEPS, first=0, batch=BATCH):
+    """Everything that a run tells: losses, norms."""
+    told = []
+    for step in range(first, first + count):
+        loss = model.loss_and_gradients(part, (np.arange(batch.size) * 7 + step) % 64)
+        norm = model.update.norm()
+        model.update.step(1e-2 / (step + 1), clip_scale(norm, 0.5))
+        told += [loss, norm]
+    return told
+
+
+def result(model, part):
+    """Losses, norms, the validation loss, and the hash of weights and state on rank 0."""
+    told = steps(model, part)
+    told.append(model.evaluate(part, np.arange(17)))
+    compare_copies(model)
+    weights, state = collect(model), collect_state(model)
+    if weights is None:
+        return told, None
+    hashes = {"weights": weights_sha256(weights)}
+    return told, hashes | {kind: weights_sha256(tensors) for kind, tensors in state.items()}
+
+
+@pytest.fixture(scope="module")
+def alone(comm):
+    """What one rank does, by kind of model and leaves: each rank for itself."""
+    part_comm, known = comm.split(comm.rank), {}
+
+    def of(kind, batch=BATCH):
+        if (kind, batch.leaves) not in known:
+            model, part, _ = build(part_comm, kind, ParallelConfig(data=1, zero=0), batch)
+            known[kind, batch.leaves] = result(model, part)
+        return known[kind, batch.leaves]
+
+    yield of
+    part_comm.close()
+
+
+def pipelines(comm):
+    return [p for p in (1, 2, 3, 4, 8) if comm.size % p == 0]
+
+
+@pytest.mark.parametrize(("schedule", "zero"), list(product(SCHEDULES, range(4))))
+def test_same_bits_as_alone(comm, alone, schedule, zero):
+    for pipeline in pipelines(comm):
+        if schedule == "interleaved" and 2 * pipeline > 8:
+            continue  # as many layers as there are
+        recompute = (zero + pipeline) % 2 == 0
+        layout = ParallelConfig(
+            pipeline=pipeline, schedule=schedule, zero=zero, recompute=recompute
+        )
+        model, part, mesh = build(comm, "gpt", layout)
+        told, hashes = result(model, part)
+        expected, expected_hashes = alone("gpt")
+        assert told == expected, layout
+        assert hashes in (None, expected_hashes), layout
+        assert (hashes is None) == (comm.rank > 0)
+        mesh.close()
+
+
+@pytest.mark.parametrize("zero", range(4))
+@pytest.mark.parametrize("leaves", [1, 3, 10])
+def test_any_number_of_leaves(comm, alone, leaves, zero):
+    """Also fewer than there are ranks, and a last round that is not full."""
+    batch = BatchConfig(20, 2, leaves)
+    model, part, mesh = build(comm, "gpt", ParallelConfig(zero=zero), batch)
+    told, hashes = result(model, part)
+    expected, expected_hashes = alone("gpt", batch)
+    assert told == expected and hashes in (None, expected_hashes)
+    mesh.close()
+
+
+@pytest.mark.parametrize("kind", ["mlp", "linear"])
+def test_tables(comm, alone, kind):
+    for zero, pipeline in ((1, 1), (3, max(pipelines(comm)) if kind == "mlp" else 1)):
+        layout = ParallelConfig(pipeline=min(pipeline, 4), zero=zero, schedule="zero-bubble")
+        model, part, mesh = build(comm, kind, layout)
+        told, hashes = result(model, part)
+        expected, expected_hashes = alone(kind)
+        assert told == expected and hashes in (None, expected_hashes)
+        mesh.close()
+
+
+def test_off_is_as_good(comm, alone):
+    model, part, mesh = build(comm, "gpt", ParallelConfig(), reproducible="off")
+    told, _ = result(model, part)
+    assert told == pytest.approx(alone("gpt")[0], rel=1e-5)
+    mesh.close()
+
+
+def test_from_any_layout_to_any_other(comm, alone):
+    """What one layout has collected another goes on with."""
+    first = ParallelConfig(pipeline=pipelines(comm)[-1], zero=3)
+    second = ParallelConfig(pipeline=pipelines(comm)[len(pipelines(comm)) // 2], zero=0)
+    one, part, mesh_1 = build(comm, "gpt", first)
+    told = steps(one, part, 1)
+    weights, state = collect(one), collect_state(one)
+    other, _, mesh_2 = build(comm, "gpt", second)
+    spread(other, weights)
+    for kind in other.update.optimizer.kinds:
+        spread(other, state.get(kind), kind)
+    other.update.optimizer.steps = 1
+    told += steps(other, part, STEPS - 1, first=1)
+    told.append(other.evaluate(part, np.arange(17)))
+    assert told == alone("gpt")[0]
+    mesh_1.close()
+    mesh_2.close()
+
+
+@pytest.mark.parametrize("name", ["sgd", "momentum"])
+def test_other_optimizers(comm, name):
+    layouts = [ParallelConfig(zero=zero) for zero in (0, 1, 3)]
+    seen = set()
+    for layout in layouts:
+        model, part, mesh = build(comm, "gpt", layout, optim=OptimConfig(name=name))
+        seen.add(repr(result(model, part)))
+        mesh.close()
+    assert len(seen) == 1
+
+
+@pytest.mark.mpi(min_size=2)
+def test_copies_that_differ_are_named(comm):
+    model, _, mesh = build(comm, "gpt", ParallelConfig())
+    if comm.rank == comm.size - 1:
+        model.weights.flat[0][5] += 1
+    with pytest.raises(RuntimeError, match=f"rank {comm.size - 1} differs from rank 0 in weights"):
+        compare_copies(model)
+    mesh.close()
+
+
+def test_a_norm_that_is_no_number(comm):
+    model, part, mesh = build(comm, "gpt", ParallelConfig())
+    steps(model, part, 1)
+    for total in model.gradients:
+        if comm.rank == 0 and total.result.size:
+            total.result[-1] = np.nan
+    assert np.isnan(model.update.norm())
+    mesh.close()
