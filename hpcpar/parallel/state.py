@@ -72,7 +72,7 @@ def spread(model: "ParallelModel", whole: Whole | None, kind: str = "weights") -
     `whole` is None on all ranks but 0.
     """
     held: dict[str, list[tuple[Piece, Array]]] = {}
-    for piece, array in _owned(model, kind) if kind != "weights" else _held(model):
+    for piece, array in _held(model, kind):
         held.setdefault(piece.parameter.drawn_as or piece.name, []).append((piece, array))
     for name, shape in shapes(model).items():
         tensor = np.empty(shape, np.float32)
@@ -92,11 +92,9 @@ def compare_copies(model: "ParallelModel") -> None:
     Raises RuntimeError with the ranks that differ.
     """
     digest = hashlib.sha256()
-    for number in model.holdings.updated:
-        bucket = model.holdings.buckets[number]
-        if len(model.weights.run(number)) == bucket.size:
-            digest.update(to_host(model.weights.flat[number]).tobytes())
-    if model.axes.data is not None:
+    for number in model.holdings.has_weights:
+        digest.update(to_host(model.weights.flat[number]).tobytes())
+    if model.axes.data is not None and not model.weights.travel:  # slices have no copies
         for difference in compare_ranks(model.axes.data, {"weights": digest.hexdigest()}):
             raise RuntimeError(f"wrong weights: data-parallel {difference}")
 
@@ -119,8 +117,13 @@ def _owned(model: "ParallelModel", kind: str) -> Iterator[tuple[Piece, Array]]:
             yield piece, state[piece.name][start : start + piece.size]
 
 
-def _held(model: "ParallelModel") -> Iterator[tuple[Piece, Array]]:
-    """All weights that lie here, also copies."""
+def _held(model: "ParallelModel", kind: str) -> Iterator[tuple[Piece, Array]]:
+    """All that lies here, also copies."""
+    if kind != "weights":
+        for pieces in model.update.pieces.values():
+            for piece in pieces:
+                yield piece, model.update.optimizer.state[kind][piece.name]
+        return
     for number in model.holdings.has_weights:
         run = model.weights.run(number)
         for piece in model.holdings.buckets[number].pieces(run):

@@ -75,7 +75,9 @@ def direct_tree(
     """
     size = len(slices)
     # Many roots, shorter pieces: the scratch of all pieces under way should not outgrow the cache.
-    segment = max(1, min(segment, 8 * segment // max(1, len(owners))))
+    # Nor should it be larger than what there is to move.
+    longest = max(map(len, slices), default=0)
+    segment = max(1, min(segment, 8 * segment // max(1, len(owners)), longest))
     others = [(rank + shift) % size for shift in range(1, size)]  # not all to rank 0 at once
     shift = 0 if share else slices[rank].start
     buffers = iter(names)

