@@ -20,7 +20,7 @@ of leaves (Higham, "Accuracy and Stability of Numerical Algorithms", 2002, secti
 
 from collections.abc import Sequence
 from math import prod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -34,27 +34,44 @@ if TYPE_CHECKING:
 __all__ = ["Subtotals", "TreeSum", "tree_total"]
 
 
+class Lender(Protocol):
+    """Where arrays come from and go to: `hpcpar.nn.Arena`."""
+
+    def take(self, shape: tuple[int, ...], dtype: Any) -> Array:
+        """An array, its values undefined."""
+
+    def give(self, *arrays: Array) -> None:
+        """Hand arrays back."""
+
+
 class Subtotals:
     """The complete subtrees of one run of leaves, added up as the leaves come.
 
     Args:
         leaves: of the whole tree.
         like: an array of the leaves' shape, dtype and device; its values are not read.
+        lender: where the arrays come from and go to; without one they are kept for the next sum.
     """
 
-    def __init__(self, leaves: int, like: Array) -> None:
+    def __init__(self, leaves: int, like: Array, lender: Lender | None = None) -> None:
         self.leaves = leaves
         self._xp, self._shape, self._dtype = namespace(like), like.shape, like.dtype
         self._sums: dict[Node, Array] = {}  # as large as they have grown
         self._free: list[Array] = []
+        self._lender = lender
 
     def buffer(self) -> Array:
         """An array to compute a leaf in."""
+        if self._lender is not None:
+            return self._lender.take(self._shape, self._dtype)
         return self._free.pop() if self._free else self._xp.empty(self._shape, self._dtype)
 
     def free(self, *arrays: Array) -> None:
         """Arrays that can be used again."""
-        self._free += arrays
+        if self._lender is not None:
+            self._lender.give(*arrays)
+        else:
+            self._free += arrays
 
     def add(self, leaf: int, array: Array) -> None:
         """Put a leaf in its place, and add up every pair of siblings it completes.
@@ -70,7 +87,7 @@ class Subtotals:
                     break
                 first, second = (array, sibling) if node.index == left else (sibling, array)
                 self._xp.add(first, second, out=first)
-                self._free.append(second)
+                self.free(second)
                 array = first
             node = Node(node.level + 1, node.index // 2)
         self._sums[node] = array
