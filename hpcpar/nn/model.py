@@ -81,11 +81,10 @@ class Model:
         self.flops_per_sample = flops_per_sample
         self.parameters = [parameter for layer in layers for parameter in layer.parameters]
 
-    def with_layers(self, layers: Sequence[Layer]) -> "Model":
-        """The same model of other layers."""
-        return Model(
-            layers, self.loss_function, self.flops_per_sample, self.input_shape, self.input_dtype
-        )
+    def with_layers(self, layers: Sequence[Layer], loss: "Loss | None" = None) -> "Model":
+        """The same model of other layers, and another loss if one is given."""
+        loss = loss or self.loss_function
+        return Model(layers, loss, self.flops_per_sample, self.input_shape, self.input_dtype)
 
     def loss_and_gradients(
         self,

@@ -7,11 +7,11 @@ cut where blocks of the norm end, so that the rank that has a slice can add up i
 from bisect import bisect_left
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import pairwise
 
-from hpcpar.nn import Parameter
-from hpcpar.optim import NORM_BLOCK, block_count
+from hpcpar.nn import Cut, Parameter
+from hpcpar.parallel.blocks import block_ends
 
 __all__ = ["Bucket", "Piece", "layer_buckets"]
 
@@ -89,7 +89,8 @@ def layer_buckets(
     Those are used in two places, whose gradients are added up: so they are cut alike.
     """
     return [
-        Bucket(tuple(group), tuple(_slices(group, ranks))) for group in _groups(parameters, apart)
+        Bucket(tuple(group), _slices(tuple((p.shape, p.cut) for p in group), ranks))
+        for group in _groups(parameters, apart)
     ]
 
 
@@ -107,14 +108,15 @@ def _groups(parameters: Sequence[Parameter], apart: Collection[str]) -> Iterator
         yield group
 
 
-def _slices(parameters: Sequence[Parameter], ranks: int) -> list[range]:
-    """As even as the ends of the norm's blocks allow."""
+@lru_cache(maxsize=256)  # most layers of a model are alike
+def _slices(parts: tuple[tuple[tuple[int, ...], Cut | None], ...], ranks: int) -> tuple[range, ...]:
+    """As even as the ends of the norm's blocks allow; `parts` are shapes and cuts."""
     ends = [0]
-    for parameter in parameters:
-        start, blocks = ends[-1], block_count(parameter.size)
-        ends += [start + min(NORM_BLOCK * (i + 1), parameter.size) for i in range(blocks)]
+    for shape, cut in parts:
+        start = ends[-1]
+        ends += [start + end for end in block_ends(shape, cut)]
     cuts = [_nearest(ends, rank * ends[-1] / ranks) for rank in range(ranks + 1)]
-    return [range(start, stop) for start, stop in pairwise(cuts)]
+    return tuple(range(start, stop) for start, stop in pairwise(cuts))
 
 
 def _nearest(ends: Sequence[int], place: float) -> int:

@@ -14,6 +14,7 @@ from hpcpar.parallel.holdings import Holdings
 from hpcpar.parallel.leaves import leaf_runs
 from hpcpar.parallel.recompute import Recompute
 from hpcpar.parallel.stages import cut_stages
+from hpcpar.parallel.tensor import tensor_parallel
 from hpcpar.parallel.training import ParallelModel
 from hpcpar.parallel.weights import GatheredWeights, Weights, WholeWeights
 
@@ -35,8 +36,9 @@ def parallelize(
 
     Args:
         model: written as for one rank; each rank passes the same.
-        mesh: with the axes data and pipeline (`ParallelConfig.sizes`).
-        reproducible: "ranks" for the same bits on any data x pipeline layout, "off" for any order.
+        mesh: with the axes data, pipeline and tensor (`ParallelConfig.sizes`).
+        reproducible: "ranks" for the same bits on any data x pipeline layout, "layout" for those on
+            tensor-parallel ranks too, "off" for any order.
 
     Collective. Raises `UserError`, the same on every rank, for what does not go together.
     """
@@ -47,6 +49,7 @@ def parallelize(
     stages = _stages(model, axes, batch)
 
     # Each idea below takes what the one before has made, and knows nothing of the others.
+    model = _tensors(model, axes, parallel.tiles if reproducible == "layout" else None)
     if parallel.recompute:
         first, *inner, last = model.layers
         model = model.with_layers([first, *map(Recompute, inner), last])
@@ -67,6 +70,14 @@ def parallelize(
     return ParallelModel(
         model, holdings, axes, batch, leaves, sums, weights, optim or OptimConfig(), arena
     )
+
+
+def _tensors(model: Model, axes: Axes, tiles: int | None) -> Model:
+    """The model whose layers the tensor-parallel ranks share."""
+    try:
+        return tensor_parallel(model, axes.tensor, tiles, axes.parallel.sequence)
+    except ValueError as error:
+        raise UserError(f"--parallel.tensor {axes.tensor_size}: {error}") from None
 
 
 def _stages(model: Model, axes: "Axes", batch: BatchConfig) -> Sequence[range]:

@@ -47,10 +47,10 @@ def tensor_parallel(
         return model
     count = len(model.layers)
     layers = [_shared(layer, count - 1 - n, group) for n, layer in enumerate(model.layers)]
-    last, loss = model.layers[-1], model.loss_function
+    last, loss = model.layers[-1], None
     if isinstance(last, Head):
         loss = TensorCrossEntropy(last.output.shape[0], group)
-    return Model(layers, loss, model.flops_per_sample)
+    return model.with_layers(layers, loss)
 
 
 def _shared(layer: Layer, behind: int, group: TensorGroup) -> Layer:

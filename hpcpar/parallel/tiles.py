@@ -39,9 +39,13 @@ class Tiles:
         return tuple(tuple(slice(t.start + top, t.stop + top) for top in tops) for t in tiles)
 
     def cuts(self, groups: int = 1) -> tuple[range, ...]:
-        """The runs that this rank holds of an axis that has all elements `groups` times over."""
-        held, extent = self.held, self.runs[-1].stop
-        return tuple(range(held.start + g * extent, held.stop + g * extent) for g in range(groups))
+        """This rank's tiles of an axis that has all elements `groups` times over."""
+        extent, tiles = self.runs[-1].stop, [self.runs[number] for number in self.mine]
+        return tuple(
+            range(tile.start + group * extent, tile.stop + group * extent)
+            for group in range(groups)
+            for tile in tiles
+        )
 
 
 def deal_tiles(what: str, extent: int, tiles: int, rank: int, size: int, unit: int = 1) -> Tiles:

@@ -52,8 +52,10 @@ class ParallelModel:
         self.timeline = Timeline()
         rounds = any(isinstance(total, RoundSum) for total in sums)
         slots = deal_slots(leaves, axes.data_size, rounds)
-        self.idle_ranks = axes.pipeline_size * sum(
-            all(slot.micro < 0 for slot in own) for own in slots
+        self.idle_ranks = (
+            axes.pipeline_size
+            * axes.tensor_size
+            * sum(all(slot.micro < 0 for slot in own) for own in slots)
         )
         self._slots = slots[axes.data_rank]
         self.slots = len(self._slots)
@@ -64,16 +66,20 @@ class ParallelModel:
             axes.comm.device, arena, axes.pipeline, axes.comm.progress, self.timeline,
         )  # fmt: skip
         self.update = Update(
-            optim, holdings, weights, sums, axes.comm, axes.pipeline, self.timeline
-        )
+            optim, holdings, weights, sums, axes.comm, axes.pipeline, self.timeline,
+            counts=axes.tensor_rank == 0,
+        )  # fmt: skip
 
     @property
     def layout(self) -> dict[str, object]:
         """The sizes of the axes, and what else tells how the ranks share the work."""
         parallel = self.axes.parallel
         found: dict[str, object] = {
-            "data": self.axes.data_size, "pipeline": self.axes.pipeline_size, "zero": parallel.zero
+            "data": self.axes.data_size, "pipeline": self.axes.pipeline_size,
+            "tensor": self.axes.tensor_size, "zero": parallel.zero,
         }  # fmt: skip
+        if self.axes.tensor is not None:
+            found |= {"sequence": parallel.sequence}
         if self.axes.pipeline is not None:
             found |= {"schedule": parallel.schedule, "stages": self.holdings.count}
         return found | ({"recompute": True} if parallel.recompute else {})
@@ -127,7 +133,8 @@ class ParallelModel:
     def _mean(self, losses: dict[int, float], leaves: int, targets: int) -> float:
         """The tree sum of all leaves' losses, which are on the ranks of the last stage."""
         values = np.zeros(leaves)
-        for leaf, loss in losses.items():
-            values[leaf] = loss
+        if self.axes.tensor_rank == 0:  # the others have the same
+            for leaf, loss in losses.items():
+                values[leaf] = loss
         with self.timeline.on("communication", "loss"):
             return tree_total(self.comm.allreduce(values)) / targets
