@@ -68,7 +68,16 @@ def parallelize(
         else WholeWeights(holdings, axes.data, xp)
     )
     return ParallelModel(
-        model, holdings, axes, batch, leaves, sums, weights, optim or OptimConfig(), arena
+        model,
+        holdings,
+        axes,
+        batch,
+        leaves,
+        sums,
+        weights,
+        optim or OptimConfig(),
+        arena,
+        reproducible,
     )
 
 

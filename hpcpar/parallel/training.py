@@ -45,11 +45,12 @@ class ParallelModel:
         weights: Weights,
         optim: OptimConfig,
         arena: Arena,
+        reproducible: str,
     ) -> None:
         self.model, self.holdings, self.axes, self.weights = model, holdings, axes, weights
         self.gradients, self.arena, self.comm = sums, arena, axes.comm
         self._batch, self._leaves = batch, leaves
-        self.timeline = Timeline()
+        self.timeline, self._reproducible = Timeline(), reproducible
         rounds = any(isinstance(total, RoundSum) for total in sums)
         slots = deal_slots(leaves, axes.data_size, rounds)
         self.idle_ranks = (
@@ -69,6 +70,24 @@ class ParallelModel:
             optim, holdings, weights, sums, axes.comm, axes.pipeline, self.timeline,
             counts=axes.tensor_rank == 0,
         )  # fmt: skip
+
+    @property
+    def notes(self) -> list[str]:
+        """What the user should know of this layout."""
+        found, axes = [], self.axes
+        if self.idle_ranks:
+            found.append(f"{self.idle_ranks} ranks have no leaf of the batch to compute")
+        if axes.tensor is not None and self._reproducible == "ranks":
+            found.append(
+                f"with --parallel.tensor {axes.tensor_size} the bits are those of so many tensor "
+                "ranks; --reproducible layout has the same ones on any number"
+            )
+        if axes.tensor is not None and axes.tensor.nodes > 1:
+            found.append(
+                f"the {axes.tensor_size} tensor-parallel ranks are on {axes.tensor.nodes} nodes: "
+                "every layer waits for the network; a smaller --parallel.tensor stays in a node"
+            )
+        return found
 
     @property
     def layout(self) -> dict[str, object]:
