@@ -75,7 +75,9 @@ def direct_tree(
     """
     size = len(slices)
     # Many roots, shorter pieces: the scratch of all pieces under way should not outgrow the cache.
-    segment = max(1, min(segment, 8 * segment // max(1, len(owners))))
+    # No piece is longer than a slice, for each root has scratch for whole pieces.
+    segment = min(segment, 8 * segment // max(1, len(owners)), max(map(len, slices)))
+    segment = max(1, segment)
     others = [(rank + shift) % size for shift in range(1, size)]  # not all to rank 0 at once
     shift = 0 if share else slices[rank].start
     buffers = iter(names)

@@ -8,10 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hpcpar.linalg.bounds import lower_bound
-from hpcpar.linalg.cost import Problem, choose, price
+from hpcpar.linalg.cost import choose, price
 from hpcpar.linalg.grids import Plan, candidates, family
 from hpcpar.linalg.layout import length
 from hpcpar.linalg.machine import Machine
+from hpcpar.linalg.memory import Problem
 
 SIZES = st.integers(0, 30)
 GRIDS = st.tuples(st.integers(1, 4), st.integers(1, 4), st.integers(1, 4))
