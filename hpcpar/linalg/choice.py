@@ -162,9 +162,9 @@ def _places(A: DistributedMatrix, B: DistributedMatrix, into: Into) -> Places:
 def _of_plan(places: Places, plan: Plan, apart: tuple[bool, bool], into: Into) -> Places:
     """What of it a plan has to do with."""
     aligned, direct = into.aligned(plan), into.direct(plan)
-    groups = places.groups or len(
-        {plan.c.runs(plan.shape[:2], rank)[1] for rank in range(plan.ranks)}
-    )
+    groups = places.groups
+    if into.verify and not groups:
+        groups = len({plan.c.runs(plan.shape[:2], rank)[1] for rank in range(plan.ranks)})
     return replace(
         places,
         apart=apart,

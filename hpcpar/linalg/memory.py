@@ -91,17 +91,20 @@ def fit(
     best, memory = needed(width, rows, longest), problem.memory
     if memory is None or best <= memory:
         return best, Measures(width, rows, longest)
-    shortest = min(longest, SHORTEST)
-    narrow = width if problem.tiles else 1
-    least, panel = min((needed(w, 1, shortest), -w) for w in (width, narrow))
-    panel = -panel
+    # The least need not be that of the narrowest: panels that are cut are added up.
+    narrow, shortest = width if problem.tiles else 1, min(longest, SHORTEST)
+    least, panel, segment = min(
+        (needed(w, 1, s), -w, -s) for w in (width, narrow) for s in (longest, shortest)
+    )
+    panel, segment = -panel, -segment
     if least > memory:
-        return least, Measures(panel, 1, shortest)
+        return least, Measures(panel, 1, segment)
     half = (least + memory) // 2
     if panel == narrow:
-        panel = _most(narrow, width, lambda w: needed(w, 1, shortest) <= half)
-    landing = _most(1, rows, lambda n: needed(panel, n, shortest) <= memory)
-    segment = _most(shortest, longest, lambda n: needed(panel, landing, n) <= memory)
+        panel = _most(narrow, width, lambda w: needed(w, 1, segment) <= half)
+    landing = _most(1, rows, lambda n: needed(panel, n, segment) <= memory)
+    if segment == shortest:
+        segment = _most(shortest, longest, lambda n: needed(panel, landing, n) <= memory)
     return needed(panel, landing, segment), Measures(panel, landing, segment)
 
 
@@ -139,7 +142,7 @@ def extra_bytes(
     if places.out is not None:
         always += share * wide  # the result, before it comes there
         delivering = places.out * wide * (places.added and not places.aligned)
-        delivering += 2 * min(places.out, SLICE) * wide
+        delivering += 2 * min(places.out, SLICE) * wide * places.added
         delivering += (places.out + share) * wide * places.sent
         delivering += _indexed(places, places.out, plan) * wide
     return always + max(checking, delivering, held + most)
@@ -193,8 +196,8 @@ def _in_place(plan: Plan, places: Places, width: int) -> tuple[int, bool, tuple[
         edges_of(plan.a.runs((m, k), rank)[1] for rank in range(plan.ranks)),
         edges_of(plan.b.runs((k, n), rank)[0] for rank in range(plan.ranks)),
     )
-    for layer in plan.layer(0):
-        rows, columns, run = plan.work(layer)
+    for rank in _corners(plan):
+        rows, columns, run = plan.work(rank)
         parts = panels_where(run, places.edges)
         there = sum(
             len(other) * (crowd and _cuts(edges, run))
@@ -208,6 +211,13 @@ def _in_place(plan: Plan, places: Places, width: int) -> tuple[int, bool, tuple[
         for i in range(2):
             copies[i] |= crowded[i] and any(_cuts(shares[i], part) for part in parts)
     return widest, several, (copies[0], copies[1])
+
+
+def _corners(plan: Plan) -> list[int]:
+    """On every layer those with most and with fewest rows and columns."""
+    p, q, r = plan.grid
+    blocks = {row * q + column for row in (0, p - 1) for column in (0, q - 1)}
+    return [block * r + layer for block in sorted(blocks) for layer in range(r)]
 
 
 def _cuts(edges: tuple[int, ...], run: range) -> bool:
@@ -262,7 +272,7 @@ def _indexed(places: Places, elements: int, plan: Plan) -> int:
 
 
 def _most(low: int, high: int, fits: Callable[[int], bool]) -> int:
-    """The largest number that fits, where the least one does and those above it do no longer."""
+    """A large number that fits, the largest where those above it do not; `low` does."""
     while low < high:
         middle = (low + high + 1) // 2
         low, high = (middle, high) if fits(middle) else (low, middle - 1)
