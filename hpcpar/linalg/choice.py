@@ -81,15 +81,14 @@ def candidate_costs(
     if key not in _known:
         whole = _whole(A), _whole(B)
         plans = [Plan(problem.shape, grid, problem.tiles, whole) for grid in grids]
-        rough = sorted(
-            (price(problem, plan, machine, exact=False) for plan in plans), key=lambda c: c.seconds
-        )
         # Exact words, and to redistribute, where they can still change the choice.
-        few = rough if problem.memory is not None else rough[:FEW]
+        if problem.memory is None:
+            rough = [price(problem, plan, machine, exact=False) for plan in plans]
+            plans = [cost.plan for cost in sorted(rough, key=lambda c: c.seconds)[:FEW]]
         while len(_known) >= REMEMBERED:
             del _known[next(iter(_known))]
         places = _places(A, B, into)
-        _known[key] = [_with_moves(A, B, problem, cost.plan, machine, into, places) for cost in few]
+        _known[key] = [_with_moves(A, B, problem, plan, machine, into, places) for plan in plans]
     return _known[key]
 
 
@@ -155,7 +154,9 @@ def _places(A: DistributedMatrix, B: DistributedMatrix, into: Into) -> Places:
         added=into.read or wide_dtype(A.dtype) != A.dtype,
         sent=out is not None and into.sent,
         groups=0 if out is None else len({out.runs(rank)[1] for rank in ranks}),
-        scattered=any(len(runs) > 1 for matrix in matrices for runs in matrix.runs(0)),
+        scattered=any(
+            len(runs) > 1 for matrix in matrices for rank in ranks for runs in matrix.runs(rank)
+        ),
     )
 
 

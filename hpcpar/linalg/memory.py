@@ -5,7 +5,7 @@ become narrower, products land in fewer rows before they are added, and messages
 become shorter.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -16,9 +16,10 @@ from hpcpar.linalg.parts import SLICE
 from hpcpar.schedule.exchange import AHEAD
 from hpcpar.schedule.shape import roots
 
-__all__ = ["Measures", "Places", "Problem", "extra_bytes", "fit"]
+__all__ = ["Measures", "Places", "Problem", "fit"]
 
 MESSAGE = 1 << 20  # bytes of a message of partial sums
+BUFFER = 1 << 13  # elements of an operand that NumPy buffers, where it casts or strides differ
 SHORTEST = 1 << 12  # elements of it, where memory is short
 
 
@@ -82,11 +83,17 @@ def fit(
     Where it cannot be kept they are those that take the least. `width` is what a panel has where
     memory does not matter.
     """
+    always, aside, held, packing = _around(problem, plan, places, shared)
+    extents = rows, columns, _ = _extents(plan)
+    share = length(plan.c.runs(plan.shape[:2], 0)[0]) * columns
+    parts = [plan.parts(rank) for rank in plan.layer(0)]
 
     def needed(panel: int, landing: int, segment: int) -> int:
-        return extra_bytes(problem, plan, places, shared, Measures(panel, landing, segment))
+        panels = _panels(problem, plan, places, shared, extents, panel, landing)
+        words = _scratch(parts, share, segment) * problem.wide
+        return always + max(aside, held + max(packing, panels, words))
 
-    rows = max(1, len(plan.work(0)[0]))
+    rows = max(1, rows)
     longest = max(1, MESSAGE // problem.wide)
     best, memory = needed(width, rows, longest), problem.memory
     if memory is None or best <= memory:
@@ -108,11 +115,11 @@ def fit(
     return needed(panel, landing, segment), Measures(panel, landing, segment)
 
 
-def extra_bytes(
-    problem: Problem, plan: Plan, places: Places, shared: bool, measures: Measures
-) -> int:
-    """Bytes beside operands and result."""
-    rows, columns, _ = (len(part) for part in plan.work(0))
+def _around(
+    problem: Problem, plan: Plan, places: Places, shared: bool
+) -> tuple[int, int, int, int]:
+    """Bytes all the time; before or after the product; during it; to redistribute operands."""
+    rows, columns, depth = _extents(plan)
     item, wide, layers = problem.itemsize, problem.wide, plan.grid[2]
     share = length(plan.c.runs(plan.shape[:2], 0)[0]) * columns
     rounded = wide != item and places.out is None  # the result, from what is added up
@@ -132,52 +139,59 @@ def extra_bytes(
         held += sum(shares) * item
         packing = sum(places.blocks) * item + sum(shares) * item
         packing += _indexed(places, max(places.blocks), plan) * item
-    most = max(
-        packing,
-        _panels(problem, plan, places, shared, measures),
-        _scratch(plan, share, measures.segment) * wide,
-    )
+    if wide != item or any(problem.conjugated) or places.strided:
+        elements = max(rows * columns, rows * depth, depth * columns)
+        held += 2 * min(BUFFER, elements) * wide
     always, checking = _verify(problem, plan, places)
     delivering = 0
     if places.out is not None:
         always += share * wide  # the result, before it comes there
         delivering = places.out * wide * (places.added and not places.aligned)
-        delivering += 2 * min(places.out, SLICE) * wide * places.added
+        delivering += (
+            3 * min(places.out, SLICE) if places.added else 2 * min(places.out, BUFFER)
+        ) * wide
         delivering += (places.out + share) * wide * places.sent
         delivering += _indexed(places, places.out, plan) * wide
-    return always + max(checking, delivering, held + most)
+    return always, max(checking, delivering), held, packing
 
 
-def _panels(problem: Problem, plan: Plan, places: Places, shared: bool, measures: Measures) -> int:
+def _panels(
+    problem: Problem,
+    plan: Plan,
+    places: Places,
+    shared: bool,
+    extents: tuple[int, int, int],
+    panel: int,
+    landing: int,
+) -> int:
     """Bytes of panels, of their copies, and of products that are to be added."""
-    extents = len(plan.work(0)[0]), len(plan.work(0)[1])
-    item, wide, depth = problem.itemsize, problem.wide, len(plan.work(0)[2])
+    (*sides, depth), item, wide = extents, problem.itemsize, problem.wide
     size = 0
     if problem.tiles:
         height, across, deep = (
-            min(tile, extent) for tile, extent in zip(problem.tiles, (*extents, depth), strict=True)
+            min(tile, extent) for tile, extent in zip(problem.tiles, extents, strict=True)
         )
-        size = (deep * (extents[1] + height) + height * across) * wide
+        size = (deep * (sides[1] + height) + height * across) * wide
     widening = wide != item and not problem.tiles
     if shared:
-        width, several, copied = _in_place(plan, places, measures.panel)
-        for extent, copy, turned in zip(extents, copied, problem.conjugated, strict=True):
+        width, several, copied = _in_place(plan, places, panel)
+        for extent, copy, turned in zip(sides, copied, problem.conjugated, strict=True):
             if copy or turned or widening:
                 size += extent * width * (wide if widening else item)
-        size += _indexed(places, max(extents) * width, plan) * item
+        size += _indexed(places, max(sides) * width, plan) * item
     else:
-        width = min(measures.panel, depth)
+        width = min(panel, depth)
         lines = plan.grid[1], plan.grid[0]
         several = width < depth or max(lines) > 1
         for extent, line, whole, turned in zip(
-            extents, lines, plan.whole, problem.conjugated, strict=True
+            sides, lines, plan.whole, problem.conjugated, strict=True
         ):
             if turned or (line > 1 and not whole):
                 size += extent * width * item * (1 if whole else 2)
             if widening:
                 size += extent * width * wide
     if several and not problem.tiles:
-        size += measures.landing * extents[1] * wide
+        size += landing * sides[1] * wide
     return size
 
 
@@ -231,11 +245,19 @@ def _shares(plan: Plan) -> tuple[tuple[int, int], tuple[int, int]]:
     return (length(down[0]), length(down[1])), (length(across[0]), length(across[1]))
 
 
-def _scratch(plan: Plan, share: int, segment: int) -> int:
-    """Elements in which other layers' partial products land (schedule/exchange.py)."""
-    if plan.grid[2] == 1:
+def _extents(plan: Plan) -> tuple[int, int, int]:
+    """Of what the rank multiplies that has most."""
+    rows, columns, depth = plan.work(0)
+    return len(rows), len(columns), len(depth)
+
+
+def _scratch(parts: Sequence[int], share: int, segment: int) -> int:
+    """Elements in which other layers' partial products land (schedule/exchange.py).
+
+    `parts` has how many each layer has, `share` the elements of one in a rank's share.
+    """
+    if len(parts) == 1:
         return 0
-    parts = [plan.parts(rank) for rank in plan.layer(0)]
     landing = max(0, sum(parts) - min(parts) - 1)
     piece = min(segment, max(1, 8 * segment // max(1, sum(parts))), max(1, share))
     return landing * piece * (AHEAD if share > piece else 1)

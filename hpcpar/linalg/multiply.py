@@ -170,8 +170,8 @@ class Product:
     def _finish(self, sums: Sums, alpha: complex) -> None:
         """The sum over all layers, times alpha, in the result."""
         partial, total, mine = sums.take(), sums.total, self.result.block(self.rank)
-        steps = layer_steps(self.plan, self.rank, self.cost.segment)
         if self.plan.grid[2] > 1:  # this rank's share of it, by the tree
+            steps = layer_steps(self.plan, self.rank, self.cost.segment)
             buffers = {f"root{i}": root.reshape(-1) for i, root in enumerate(partial)}
             self.comm.run(steps, buffers | {"out": total.reshape(-1)}, name="matmul")
         elif partial:
