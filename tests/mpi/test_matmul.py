@@ -115,20 +115,18 @@ def test_against_numpy(comm, mesh, case, in_place):
 
 
 @pytest.mark.parametrize("in_place", [True, False])
-@pytest.mark.parametrize("dtype", ["f4", "c8", ml_dtypes.bfloat16])
-def test_every_algorithm_takes_extents_of_nothing_and_of_one(comm, mesh, dtype, in_place):
+def test_every_algorithm_takes_extents_of_nothing_and_of_one(comm, mesh, in_place):
     """And less than there are ranks."""
     random = np.random.default_rng([comm.size, 11])
     few = max(1, comm.size - 1)
     cases = [(0, 0, 0), (0, 3, 2), (3, 0, 2), (3, 2, 0), (1, 1, 1), (few, 1, few)]
-    for m, n, k in (*cases, (few, 40, 40), (40, few, 40), (40, 40, few)):
+    for number, (m, n, k) in enumerate([*cases, (few, 40, 40), (40, few, 40), (40, 40, few)]):
+        dtype = ("f4", "c8", ml_dtypes.bfloat16)[number % 3]
         a, b = values(random, (m, k), dtype), values(random, (k, n), dtype)
         A, B = place(mesh, a, random, in_place), place(mesh, b, random, in_place)
         for algorithm in ("data", "model", "summa", "3d"):
-            tiles = (2, 3, 2) if algorithm == "3d" else None
-            check(matmul(A, B, algorithm), exact(a, b), dtype)
-            C = matmul(A, B, algorithm, alpha=-2, tiles=tiles, verify=True)
-            check(C, -2 * exact(a, b), dtype)
+            tiles = (2, 3, 2) if algorithm == "3d" and number % 2 else None
+            check(matmul(A, B, algorithm, alpha=-2, tiles=tiles), -2 * exact(a, b), dtype)
 
 
 @pytest.mark.parametrize("in_place", [True, False])
