@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from hpcpar.linalg.bounds import lower_bound
-from hpcpar.linalg.cost import Problem, price
+from hpcpar.linalg.cost import price
 from hpcpar.linalg.grids import Plan, candidates
 from hpcpar.linalg.machine import Machine
+from hpcpar.linalg.memory import Problem
 
 __all__ = ["plot", "price_curves"]
 

@@ -41,7 +41,17 @@ __all__ = ["Config", "one_sentence", "parse", "share_config"]
 T = TypeVar("T")
 
 # What a resumed run must leave as it was: the model, and what its bits depend on.
-FIXED = ("seed", "threads", "precision", "reproducible", "data", "model", "batch", "optim.name")
+FIXED = (
+    "seed",
+    "threads",
+    "precision",
+    "reproducible",
+    "data",
+    "model",
+    "batch",
+    "optim.name",
+    "parallel.tiles",
+)
 
 _TYPES = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a text"}
 
@@ -56,7 +66,8 @@ class Config:
         device: Where to compute; auto takes a GPU where CuPy sees one.
         threads: BLAS threads a rank; 0 takes OMP_NUM_THREADS, else SLURM_CPUS_PER_TASK, else 1.
         precision: Floating-point type of weights and activations.
-        reproducible: ranks keeps the bits on any number of ranks; off allows any order of sums.
+        reproducible: ranks keeps the bits on any number of data and pipeline ranks; layout on
+            tensor ranks too, for some of the speed; off allows any order of sums.
         timeout: Seconds before a wait for other ranks counts as a hang.
     """
 
@@ -65,7 +76,7 @@ class Config:
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: int = 0
     precision: Literal["float32"] = "float32"
-    reproducible: Literal["ranks", "off"] = "ranks"
+    reproducible: Literal["ranks", "layout", "off"] = "ranks"
     timeout: float = 60.0
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -254,7 +265,8 @@ _RANGES: dict[str, tuple[float, float]] = {
     "model.context": (1, 1 << 24), "model.vocabulary": (0, 1 << 24),
     "optim.weight_decay": (0, math.inf), "optim.clip": (0, math.inf), "optim.warmup": (0, math.inf),
     "parallel.data": (-1, math.inf), "parallel.pipeline": (1, math.inf),
-    "parallel.chunks": (2, math.inf),
+    "parallel.chunks": (2, math.inf), "parallel.tensor": (1, math.inf),
+    "parallel.tiles": (1, 1 << 16),
     "checkpoint.every": (0, math.inf), "checkpoint.keep": (1, math.inf),
     "run.evaluate_every": (0, math.inf), "run.evaluate_samples": (0, math.inf),
     "run.trace": (0, 1000),

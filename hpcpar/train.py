@@ -33,6 +33,8 @@ def train(config: Config, comm: Communicator) -> None:
     hpcpar.threads.limit_threads(config.threads)
     numerics = fingerprint(comm.device, config.threads, config.precision)
     for difference in compare_ranks(comm, numerics):  # what the bits depend on
+        if config.reproducible == "layout":
+            raise UserError(f"{difference}: --reproducible layout cannot keep its promise here")
         note(f"{difference}: the bits may depend on who computes what", comm)
 
     # Every rank opens the same data and builds the same model; `parallelize` shares it out.
@@ -46,8 +48,8 @@ def train(config: Config, comm: Communicator) -> None:
         plain, mesh, config.parallel, config.batch, config.optim, config.reproducible
     )
     sampler = Sampler(len(dataset.train), config.batch.size, config.seed)
-    if model.idle_ranks:
-        note(f"{model.idle_ranks} ranks have no leaf of the batch to compute", comm)
+    for words in model.notes:
+        note(words, comm)
     folder, start = begin(config, model, numerics, dataset.digest)
     looks = dataset.validation.spread(config.run.evaluate_samples)
 
@@ -108,6 +110,11 @@ def begin(
                 checkpoint.check_fit(saved, shapes(model), kinds)
                 start[0] = saved.step
                 for difference in differences(saved.fingerprint, numerics):
+                    if config.reproducible == "layout":
+                        raise UserError(
+                            f"the run in {folder.path} was computed elsewhere ({difference}): "
+                            "--reproducible layout cannot keep its promise here"
+                        )
                     note(f"the bits may differ from an undisturbed run's: {difference}")
             if config.run.resume and not start[0]:
                 note(f"there is nothing to resume in {folder.path}: starting at step 0")

@@ -37,7 +37,7 @@ class Rows:
 def small_model(kind: str, layers: int = 6) -> tuple[Model, Tokens | Rows]:
     """A gpt, mlp or linear, and samples for it."""
     if kind == "gpt":
-        return gpt(layers=layers, heads=2, width=16, context=8, vocabulary=31), Tokens()
+        return gpt(layers=layers, heads=4, width=16, context=8, vocabulary=31), Tokens()
     if kind == "mlp":
         return mlp(10, 3, 12, layers, "classification"), Rows()
     return linear(10, 3, "classification"), Rows()

@@ -8,10 +8,10 @@ import numpy as np
 
 from hpcpar.comm.perform import wide_dtype
 from hpcpar.device import address
-from hpcpar.linalg.cost import Problem
 from hpcpar.linalg.grids import ALGORITHMS, Shape, family
 from hpcpar.linalg.layout import Grid
 from hpcpar.linalg.matrix import DistributedMatrix
+from hpcpar.linalg.memory import Problem
 
 __all__ = ["check_operands", "check_out", "problem_of", "read_bytes"]
 
@@ -116,6 +116,7 @@ def problem_of(
         A.dtype.kind == "c",
         given,
         None if memory is None else read_bytes(memory),
+        (A.conjugated, B.conjugated),
     )
 
 

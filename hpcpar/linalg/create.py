@@ -1,6 +1,7 @@
 """How distributed matrices come to be, and how they are kept: arrays, functions, .npy files."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -8,12 +9,13 @@ import ml_dtypes  # noqa: F401  (gives NumPy the name bfloat16)
 import numpy as np
 
 from hpcpar.comm import agree, together
-from hpcpar.device import Array, as_array
+from hpcpar.device import Array, as_array, to_host
 from hpcpar.errors import UserError
 from hpcpar.files import flush
 from hpcpar.linalg.layout import Layout, Runs, cut
 from hpcpar.linalg.matrix import DistributedMatrix, check_dtype
 from hpcpar.linalg.move import move
+from hpcpar.linalg.parts import Part, copy_parts, joined
 
 if TYPE_CHECKING:
     from hpcpar.comm import Communicator
@@ -72,13 +74,14 @@ def from_function(
 
     >>> hilbert = from_function(lambda i, j: 1 / (i + j + 1), mesh, (1000, 1000), np.float64)
 
-    Each rank computes its own block, from integer arrays on its device. Collective.
+    Each rank that holds a part computes it, from integer arrays on its device. Collective.
     """
     result = DistributedMatrix.empty(mesh, shape, dtype, layout, block)
     xp = mesh.comm.device.xp
     rows, columns = (_numbers(xp, runs) for runs in result.runs(mesh.comm.rank))
     with together(mesh.comm):
-        result.local[...] = function(rows[:, None], columns[None, :])
+        if rows.size and columns.size:
+            result.local[...] = function(rows[:, None], columns[None, :])
     return result
 
 
@@ -95,14 +98,10 @@ def from_file(
     result = DistributedMatrix.empty(mesh, file.shape, file.dtype, layout, block)
     mine, (rows, columns) = result.local, result.runs(comm.rank)
     with together(comm):
-        at = 0
-        for row in rows:
-            there = 0
-            for column in columns:
-                part = file[row.start : row.stop, column.start : column.stop]
-                mine[at : at + len(row), there : there + len(column)] = comm.device.asarray(part)
-                there += len(column)
-            at += len(row)
+        host = mine if comm.device.kind == "cpu" else np.empty(mine.shape, mine.dtype)
+        copy_parts(host, file, joined(_in_file(rows), False), joined(_in_file(columns), False))
+        if host is not mine:
+            mine[...] = comm.device.asarray(host)
     return result
 
 
@@ -110,23 +109,32 @@ def save(matrix: DistributedMatrix, path: "str | Path") -> None:
     """Write a matrix to a .npy file, of which each rank writes its own part. Collective.
 
     All ranks see the same folder. The file is whole or not there: it is written beside, and then
-    renamed. Raises `UserError` on every rank where it cannot be written, TypeError for bfloat16,
-    which the format has no name for.
+    renamed; a failure leaves nothing behind. Raises `UserError` on every rank where it cannot be
+    written, TypeError for bfloat16, which the format has no name for.
     """
     comm, target = matrix.comm, Path(path)
     if matrix.dtype.name == "bfloat16":
         raise TypeError("save: .npy files have no bfloat16; save it as another dtype")
+    with together(comm):
+        if comm.rank == 0:
+            _check_target(target)
     partial = target.with_name(f".{target.name}.partial")
-    with together(comm):
+    try:
+        with together(comm):
+            if comm.rank == 0:
+                _as_user_error(lambda: _create(partial, matrix.shape, matrix.dtype), partial)
+        with together(comm):
+            runs = [matrix.runs(rank) for rank in range(comm.size)]
+            if runs.index(runs[comm.rank]) == comm.rank:  # of copies, the first writes
+                _as_user_error(lambda: _fill(partial, matrix), partial)
+        with together(comm):
+            if comm.rank == 0:
+                _as_user_error(lambda: partial.replace(target), target)
+    except BaseException:
         if comm.rank == 0:
-            _as_user_error(lambda: _create(partial, matrix.shape, matrix.dtype), partial)
-    with together(comm):
-        runs = [matrix.runs(rank) for rank in range(comm.size)]
-        if runs.index(runs[comm.rank]) == comm.rank:  # of copies, the first writes
-            _as_user_error(lambda: _fill(partial, matrix), partial)
-    with together(comm):
-        if comm.rank == 0:
-            _as_user_error(lambda: partial.replace(target), target)
+            with suppress(OSError):
+                partial.unlink(missing_ok=True)
+        raise
 
 
 class _OnRoot:
@@ -152,6 +160,11 @@ def _numbers(xp: Any, runs: Runs) -> Array:
     return xp.concatenate(parts) if parts else xp.arange(0)
 
 
+def _in_file(runs: Runs) -> list[Part]:
+    """Runs with their places in the file, which has all."""
+    return [(run, run.start, run.start) for run in runs]
+
+
 def _open(path: Path) -> np.ndarray:
     try:
         file = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -168,6 +181,13 @@ def _open(path: Path) -> np.ndarray:
     return file
 
 
+def _check_target(path: Path) -> None:
+    if path.is_dir():
+        raise UserError(f"{path}: it is a folder; give the name of a file")
+    if not path.parent.is_dir():
+        raise UserError(f"{path}: there is no folder {path.parent}")
+
+
 def _create(path: Path, shape: tuple[int, int], dtype: np.dtype) -> None:
     np.lib.format.open_memmap(path, "w+", dtype, shape).flush()
 
@@ -177,16 +197,8 @@ def _fill(path: Path, matrix: DistributedMatrix) -> None:
     if not rows or not columns:
         return
     file = np.lib.format.open_memmap(path, "r+")
-    mine = matrix.local
-    mine = mine if isinstance(mine, np.ndarray) else mine.get()
-    at = 0
-    for row in rows:
-        there = 0
-        for column in columns:
-            part = mine[at : at + len(row), there : there + len(column)]
-            file[row.start : row.stop, column.start : column.stop] = part
-            there += len(column)
-        at += len(row)
+    down, across = (joined(_in_file(runs), here=True) for runs in (rows, columns))
+    copy_parts(file, to_host(matrix.local), down, across)
     file.flush()
     flush(path)
 

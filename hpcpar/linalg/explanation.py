@@ -8,9 +8,10 @@ import numpy as np
 from hpcpar.linalg.arguments import check_operands, problem_of
 from hpcpar.linalg.bounds import lower_bound
 from hpcpar.linalg.choice import candidate_costs, predicted_bytes
-from hpcpar.linalg.cost import Cost, Problem, choose
+from hpcpar.linalg.cost import Cost, choose
 from hpcpar.linalg.grids import Shape, family
 from hpcpar.linalg.matrix import DistributedMatrix
+from hpcpar.linalg.memory import Problem
 
 __all__ = ["Explanation", "explain"]
 

@@ -39,11 +39,11 @@ def tile_products(a: Array, b: Array, out: Array, height: int, width: int) -> No
     """
     xp = namespace(out)
     columns = [
-        xp.ascontiguousarray(_widened(b[:, at : at + width]))
+        xp.ascontiguousarray(b[:, at : at + width], out.dtype)
         for at in range(0, out.shape[1], width)
     ]
     for top in range(0, len(out), height):
-        row = xp.ascontiguousarray(_widened(a[top : top + height]))
+        row = xp.ascontiguousarray(a[top : top + height], out.dtype)
         for number, column in enumerate(columns):
             left = number * width
             landing = xp.empty((len(row), column.shape[1]), out.dtype)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from hpcpar.linalg.cost import Report
     from hpcpar.mesh import Mesh
 
-__all__ = ["DistributedMatrix", "grid_of", "layout_of"]
+__all__ = ["DistributedMatrix", "grid_of", "layout_of", "lies_so"]
 
 
 class DistributedMatrix:
@@ -78,7 +78,8 @@ class DistributedMatrix:
         Args:
             block: this rank's part, C-contiguous, as `layout` cuts it: by numpy.array_split's rule.
             shape: of the whole matrix.
-            cycle: of layout cyclic, the rows and columns that stay together.
+            cycle: of layout cyclic, the rows and columns that stay together: what other functions
+                call `block`, which here is the array.
 
         Collective. Raises ValueError, the same on every rank, where a block has another shape.
         """
@@ -256,6 +257,12 @@ def layout_of(mesh: "Mesh", layout: "str | Layout", block: int = 64) -> Layout:
             f"layout {layout} is for {layout.ranks} ranks, and {mesh} has {mesh.comm.size}"
         )
     return layout
+
+
+def lies_so(matrix: DistributedMatrix, layout: Layout) -> bool:
+    """Whether every rank holds what it would in this layout."""
+    ranks = range(matrix.comm.size)
+    return all(matrix.runs(rank) == layout.runs(matrix.shape, rank) for rank in ranks)
 
 
 def _shape(shape: Any) -> tuple[int, int]:

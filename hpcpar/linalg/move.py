@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Protocol
 from hpcpar.comm.running import SEGMENT_BYTES
 from hpcpar.device import Array, namespace
 from hpcpar.linalg.layout import Runs, common, length
+from hpcpar.linalg.parts import Part, copy_parts, extent, joined
 from hpcpar.schedule.collectives import alltoall
 
 if TYPE_CHECKING:
     from hpcpar.comm import Communicator
 
-__all__ = ["Part", "Source", "copy_parts", "move", "moved", "parts_of", "sources"]
+__all__ = ["Source", "move", "moved", "parts_of", "sources"]
 
 Owned = tuple[Runs, Runs]  # rows and columns
-Part = tuple[range, int, int]  # of one axis: elements, their place here and there
 
 
 class Source(Protocol):
@@ -101,11 +101,9 @@ def _by_messages(source: Source, wanted: Callable[[int], Owned], into: Array, na
     at = 0
     for other in sorted(leaving):
         rows, columns = leaving[other]
-        for (_, r, _), (_, c, _), height, width in _grid(rows, columns):
-            packed[at : at + height * width].reshape(height, width)[...] = mine[
-                r : r + height, c : c + width
-            ]
-            at += height * width
+        part = _piece(packed, at, rows, columns)
+        copy_parts(part, mine, joined(rows, here=False), joined(columns, here=False))
+        at += part.size
     landed = xp.empty(sum(in_counts), into.dtype)
     segment = max(1, SEGMENT_BYTES // into.dtype.itemsize)
     steps = alltoall(me, comm.size, out_counts, in_counts, segment)
@@ -113,11 +111,14 @@ def _by_messages(source: Source, wanted: Callable[[int], Owned], into: Array, na
     at = 0
     for owner in sorted(arriving):
         rows, columns = arriving[owner]
-        for (_, _, r), (_, _, c), height, width in _grid(rows, columns):
-            into[r : r + height, c : c + width] = landed[at : at + height * width].reshape(
-                height, width
-            )
-            at += height * width
+        part = _piece(landed, at, rows, columns)
+        copy_parts(into, part, joined(rows, here=True), joined(columns, here=True))
+        at += part.size
+
+
+def _piece(packed: Array, at: int, rows: Sequence[Part], columns: Sequence[Part]) -> Array:
+    """What goes between two ranks, as the matrix of these rows and columns."""
+    return packed[at : at + _count(rows, columns)].reshape(extent(rows), extent(columns))
 
 
 def sources(source: Source, size: int, rank: int) -> list[int]:
@@ -151,16 +152,5 @@ def _pieces(
     return found
 
 
-def _grid(rows: Sequence[Part], columns: Sequence[Part]) -> list[tuple[Part, Part, int, int]]:
-    """Every piece of rows with every piece of columns, and the extents."""
-    return [(row, column, len(row[0]), len(column[0])) for row in rows for column in columns]
-
-
-def copy_parts(into: Array, block: Array, rows: Sequence[Part], columns: Sequence[Part]) -> None:
-    """Copy parts of a block to their places in `into`."""
-    for (_, r, at), (_, c, there), height, width in _grid(rows, columns):
-        into[at : at + height, there : there + width] = block[r : r + height, c : c + width]
-
-
 def _count(rows: Sequence[Part], columns: Sequence[Part]) -> int:
-    return sum(len(part[0]) for part in rows) * sum(len(part[0]) for part in columns)
+    return extent(rows) * extent(columns)

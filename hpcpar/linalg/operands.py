@@ -7,15 +7,18 @@ columns of B.
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from hpcpar.device import Array, namespace
-from hpcpar.linalg.layout import Runs, cut
-from hpcpar.linalg.move import Part, copy_parts, parts_of, sources
+from hpcpar.linalg.layout import cut
+from hpcpar.linalg.move import parts_of, sources
+from hpcpar.linalg.parts import Part, copy_parts, extent
 from hpcpar.schedule.steps import Recv, Send, Span, Step
 
 if TYPE_CHECKING:
     from hpcpar.linalg.matrix import DistributedMatrix
 
-__all__ = ["InPlace", "Shares", "Whole", "cuts"]
+__all__ = ["InPlace", "Shares", "Whole"]
 
 Piece = tuple[int, list[Part], list[Part]]  # its owner, rows and columns
 
@@ -23,11 +26,15 @@ Piece = tuple[int, list[Part], list[Part]]  # its owner, rows and columns
 class InPlace:
     """An operand that is read where it lies: a panel of one rank is a view, no copy.
 
+    Args:
+        matrix: the operand.
+        dtype: of the panels: what is wider, or conjugated, is a copy too.
+
     Attributes: words, elements read from others so far.
     """
 
-    def __init__(self, matrix: "DistributedMatrix") -> None:
-        self._matrix = matrix
+    def __init__(self, matrix: "DistributedMatrix", dtype: np.dtype) -> None:
+        self._matrix, self._dtype = matrix, dtype
         comm = matrix.comm
         self._rank = comm.rank
         self._owners = sources(matrix, comm.size, comm.rank)
@@ -43,13 +50,25 @@ class InPlace:
         matrix, pieces = self._matrix, self._pieces(rows, columns)
         for owner, down, across in pieces:
             if owner != self._rank:
-                self.words += _extent(down) * _extent(across)
+                self.words += extent(down) * extent(across)
+        panel = self._landing(len(rows), len(columns)) if self._copies(pieces) else None
         if _one(pieces):
             owner, ((height, r, _),), ((width, c, _),) = pieces[0]
             view = matrix.block(owner)[r : r + len(height), c : c + len(width)]
-        else:
-            view = self._assemble(pieces, len(rows), len(columns))
-        return namespace(view).conj(view) if matrix.conjugated else view
+            if panel is None:
+                return view
+            if matrix.conjugated:
+                return namespace(view).conj(view, out=panel)
+            panel[...] = view
+            return panel
+        assert panel is not None
+        for owner, down, across in pieces:
+            copy_parts(panel, matrix.block(owner), down, across)
+        return namespace(panel).conj(panel, out=panel) if matrix.conjugated else panel
+
+    def _copies(self, pieces: Sequence[Piece]) -> bool:
+        matrix = self._matrix
+        return not _one(pieces) or matrix.conjugated or matrix.dtype != self._dtype
 
     def _pieces(self, rows: range, columns: range) -> list[Piece]:
         """What of the panel lies where."""
@@ -60,16 +79,14 @@ class InPlace:
                 found.append((owner, down, across))
         return found
 
-    def _assemble(self, pieces: Sequence[Piece], height: int, width: int) -> Array:
-        """The pieces put together, in memory that the next panel uses again."""
+    def _landing(self, height: int, width: int) -> Array:
+        """Memory for a panel, which the next one uses again."""
         mine = self._matrix.block(self._rank)
         count = height * width
         if self._buffer is None or len(self._buffer) < count:
-            self._buffer = namespace(mine).empty(count, mine.dtype)
-        landing = self._buffer[:count].reshape(height, width)
-        for owner, down, across in pieces:
-            copy_parts(landing, self._matrix.block(owner), down, across)
-        return landing
+            self._buffer = None  # not both at a time
+            self._buffer = namespace(mine).empty(count, self._dtype)
+        return self._buffer[:count].reshape(height, width)
 
 
 class Shares:
@@ -98,8 +115,8 @@ class Shares:
 
     def start(self, run: range, number: int) -> list[Step]:
         """What has to be sent and received of the panel `run`, the one with this number."""
-        extent = self._matrix.block(self._rank).shape[1 - self._axis]
-        span = Span(self._name, 0, extent * len(run))
+        width = self._matrix.block(self._rank).shape[1 - self._axis]
+        span = Span(self._name, 0, width * len(run))
         owner = self._owner(run)
         if not len(span) or owner is None:
             return []
@@ -123,12 +140,15 @@ class Shares:
         """The panel, when its messages are through."""
         here = self._owner(run) == self._rank
         panel = self._own(run) if here else self._shaped(len(run), number)
-        return namespace(panel).conj(panel) if self._matrix.conjugated else panel
+        if not self._matrix.conjugated:
+            return panel
+        self._grow(panel.size, number)
+        return namespace(panel).conj(panel, out=self._shaped(len(run), number))
 
     def _shaped(self, width: int, number: int) -> Array:
-        extent = self._matrix.block(self._rank).shape[1 - self._axis]
-        shape = (extent, width) if self._axis else (width, extent)
-        return self._rooms[number % 2][: extent * width].reshape(shape)
+        height = self._matrix.block(self._rank).shape[1 - self._axis]
+        shape = (height, width) if self._axis else (width, height)
+        return self._rooms[number % 2][: height * width].reshape(shape)
 
     def _own(self, run: range) -> Array:
         held = self._held(self._rank)
@@ -152,6 +172,8 @@ class Shares:
         block = self._matrix.block(self._rank)
         room = self._rooms.get(number % 2)
         if room is None or len(room) < count:
+            self._rooms.pop(number % 2, None)  # not both at a time
+            del room
             self._rooms[number % 2] = namespace(block).empty(count, block.dtype)
 
 
@@ -181,19 +203,9 @@ class Whole:
         """A part of the operand."""
         inner = slice(run.start, run.stop)
         panel = self._block[self._part, inner] if self._axis else self._block[inner, self._part]
-        return namespace(panel).conj(panel) if self._conjugated else panel
-
-
-def cuts(runs: Sequence[Runs], within: range) -> list[int]:
-    """Where some run begins or ends inside `within`, and its end."""
-    edges = {edge for part in runs for run in part for edge in (run.start, run.stop)}
-    return [*sorted(edge for edge in edges if within.start < edge < within.stop), within.stop]
+        return namespace(panel).conj(panel) if self._conjugated else panel  # a copy
 
 
 def _one(pieces: Sequence[Piece]) -> bool:
     """Whether a panel is one run of rows and columns of one block."""
     return len(pieces) == 1 and len(pieces[0][1]) == len(pieces[0][2]) == 1
-
-
-def _extent(parts: Sequence[Part]) -> int:
-    return sum(len(part[0]) for part in parts)

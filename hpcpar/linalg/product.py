@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 
 from hpcpar.comm.perform import wide_dtype
 from hpcpar.linalg.arguments import check_operands, check_out, problem_of
-from hpcpar.linalg.choice import candidate_costs
+from hpcpar.linalg.choice import Into, candidate_costs
 from hpcpar.linalg.cost import Report, choose
-from hpcpar.linalg.grids import Plan
 from hpcpar.linalg.layout import Grid
 from hpcpar.linalg.matrix import DistributedMatrix
 from hpcpar.linalg.move import move
 from hpcpar.linalg.multiply import Product
+from hpcpar.linalg.parts import slices
 from hpcpar.linalg.storage import Storage
 from hpcpar.linalg.verify import Check
 
@@ -49,7 +49,7 @@ def matmul(
         beta: 0 never reads `out`.
         tiles: m, n and k of the pieces that are multiplied one by one and added by one fixed tree:
             then the bits are the same on every grid and any number of ranks.
-        memory: what a rank's panels and partial sums may take (docs/matmul.md): bytes, or "2GB".
+        memory: what a rank may take beside operands and result (docs/matmul.md): bytes, or "2GB".
         verify: check the result (Freivalds 1979), and name the rank whose block is wrong.
         grid: rows, columns and layers of ranks to use, instead of the best.
 
@@ -63,9 +63,10 @@ def matmul(
         alpha=alpha, beta=beta, verify=verify, into=out if out is None else repr(out),
     )  # fmt: skip
     problem = problem_of(A, B, tiles, memory)
-    cost = choose(candidate_costs(A, B, problem, algorithm, grid), problem.memory)
+    into = Into(out, beta != 0, verify)
+    cost = choose(candidate_costs(A, B, problem, algorithm, grid, into), problem.memory)
     plan = cost.plan
-    direct = out is not None and beta == 0 and _lies_so(out, plan)
+    direct = into.direct(plan)
     result = out if direct else None
     if result is None:
         # On its way to `out` it is not rounded yet: alpha and beta come before that.
@@ -77,7 +78,7 @@ def matmul(
     Product(A, B, cost, result).run(alpha if direct or out is None else 1)
     moved = _traffic(A.comm) - before
     if out is not None and not direct:
-        _deliver(result, out, alpha, beta)
+        _deliver(result, out, alpha, beta, into.aligned(plan))
         result = out
     A.comm.device.synchronize()
     seconds = time.perf_counter() - start
@@ -93,24 +94,33 @@ def _traffic(comm: "Communicator") -> int:
 
 
 def _deliver(
-    result: DistributedMatrix, out: DistributedMatrix, alpha: complex, beta: complex
+    result: DistributedMatrix,
+    out: DistributedMatrix,
+    alpha: complex,
+    beta: complex,
+    aligned: bool,
 ) -> None:
-    """out = alpha result + beta out, from the layout of the one to that of the other."""
+    """out = alpha result + beta out, from the layout of the one to that of the other.
+
+    They are `aligned` if they lie alike. Where `out` is not read, nor narrower, it takes the
+    result at once.
+    """
     xp = out.comm.device.xp
     mine, kind = out.block(out.comm.rank), result.dtype
-    total = xp.empty(mine.shape, kind)
-    move(result, out.runs, total)
-    if alpha != 1:
-        total = xp.multiply(total, kind.type(alpha))
+    total = mine
+    if aligned:
+        total = result.local
+    else:
+        if beta != 0 or mine.dtype != kind:
+            total = xp.empty(mine.shape, kind)
+        move(result, out.runs, total)
+    if alpha != 1 and total.size:
+        xp.multiply(total, kind.type(alpha), out=total)
     if beta != 0:
-        total = total + xp.multiply(mine.astype(kind, copy=False), kind.type(beta))
-    mine[...] = total
+        for part in slices(mine.shape):
+            here = mine[part].astype(kind)
+            xp.multiply(here, kind.type(beta), out=here)
+            xp.add(total[part], here, out=total[part])
+    if total is not mine:
+        mine[...] = total
     out.comm.device.synchronize()
-
-
-def _lies_so(out: DistributedMatrix, plan: Plan) -> bool:
-    """Whether a matrix lies as the plan leaves its result."""
-    ranks = range(out.comm.size)
-    return not (out.turned or out.conjugated) and all(
-        out.runs(rank) == plan.c.runs(plan.shape[:2], rank) for rank in ranks
-    )

@@ -13,7 +13,7 @@ from hpcpar.linalg.layout import Layout, length
 if TYPE_CHECKING:
     from hpcpar.comm import Communicator
 
-__all__ = ["DTYPES", "Storage", "check_dtype", "extents"]
+__all__ = ["DTYPES", "Storage", "check_dtype", "extents", "lie_together"]
 
 DTYPES = tuple(
     np.dtype(kind)
@@ -48,7 +48,7 @@ class Storage:
         Blocks on GPUs are ordinary arrays: shared GPU memory stays until the process ends.
         """
         mine = extents(layout, shape, comm.rank)
-        if comm.size == 1 or comm.nodes > 1 or comm.device.kind == "cuda":
+        if comm.size == 1 or not lie_together(comm):
             return cls(comm, layout, shape, comm.device.xp.zeros(mine, dtype))
         room = max(prod(extents(layout, shape, rank)) for rank in range(comm.size))
         memory = comm.symmetric(room, dtype)
@@ -66,6 +66,11 @@ class Storage:
         assert self.memory is not None
         theirs = extents(self.layout, self.shape, rank)
         return self.memory.peer(rank)[: prod(theirs)].reshape(theirs)
+
+
+def lie_together(comm: "Communicator") -> bool:
+    """Whether blocks that are allocated here can be read by all ranks."""
+    return comm.size == 1 or (comm.nodes == 1 and comm.device.kind == "cpu")
 
 
 def check_dtype(dtype: Any) -> np.dtype:

@@ -16,11 +16,11 @@ from hpcpar.comm.perform import wide_dtype
 from hpcpar.device import Array, namespace
 from hpcpar.linalg.layout import Runs
 from hpcpar.linalg.matrix import DistributedMatrix
+from hpcpar.linalg.parts import SLICE
 from hpcpar.rng import generator
 
 __all__ = ["Check"]
 
-ROWS = 1024  # that are brought to double precision at a time
 SLACK = 8  # times the expected rounding error, which grows with the square root of the terms
 
 
@@ -48,9 +48,11 @@ class Check:
             for run in group:
                 spread[run.start : run.stop, number] = self.x[run.start : run.stop]
         inner = self._times(B, spread.astype(kind), absolute=False)
-        self.wanted = self._times(A, inner, absolute=False) * alpha
+        self.wanted = self._times(A, inner, absolute=False)
+        self.wanted *= alpha
         inner = self._times(B, self.xp.abs(spread), absolute=True)
-        self.scale = self._times(A, inner, absolute=True) * abs(alpha)
+        self.scale = self._times(A, inner, absolute=True)
+        self.scale *= abs(alpha)
         if beta != 0:
             self.wanted += self._times(C, spread.astype(kind), absolute=False) * beta
             self.scale += self._times(C, self.xp.abs(spread), absolute=True) * abs(beta)
@@ -65,9 +67,9 @@ class Check:
         rows, columns = self.C.runs(self.comm.rank)
         problem = None
         if rows and columns:
-            mine = self.C.local
+            mine = self.C.block(self.comm.rank)
             x = self.xp.concatenate([self.x[run.start : run.stop] for run in columns])
-            got = _product(mine, x[:, None], self.wanted.dtype, absolute=False)[:, 0]
+            got = _product(mine, x[:, None], self.wanted.dtype)[:, 0]
             number = self.groups.index(columns)
             places = self.xp.concatenate([self.xp.arange(run.start, run.stop) for run in rows])
             wanted, scale = self.wanted[places, number], self.scale[places, number]
@@ -89,7 +91,7 @@ class Check:
         first = next(r for r in range(self.comm.size) if matrix.runs(r) == mine)
         if first == rank and all(mine):  # of copies, one counts
             taken = self.xp.concatenate([x[run.start : run.stop] for run in mine[1]])
-            found = _product(matrix.local, taken, x.dtype, absolute)
+            found = _product(matrix.block(rank), taken, x.dtype, absolute, matrix.conjugated)
             at = 0
             for run in mine[0]:
                 total[run.start : run.stop] = found[at : at + len(run)]
@@ -99,13 +101,19 @@ class Check:
         return total
 
 
-def _product(block: Array, x: Array, kind: np.dtype, absolute: bool) -> Array:
+def _product(
+    block: Array, x: Array, kind: np.dtype, absolute: bool = False, conjugated: bool = False
+) -> Array:
+    """block @ x, or of the block's absolute values or conjugates, some rows at a time."""
     xp = namespace(block)
     out = xp.empty((len(block), x.shape[1]), kind)
-    for start in range(0, len(block), ROWS):
-        part = block[start : start + ROWS]
+    step = max(1, SLICE // max(1, block.shape[1]))
+    for start in range(0, len(block), step):
+        part = block[start : start + step]
         part = (xp.abs(part) if absolute else part).astype(kind)
-        out[start : start + ROWS] = part @ x
+        if conjugated and not absolute:
+            xp.conj(part, out=part)
+        out[start : start + step] = part @ x
     return out
 
 

@@ -91,7 +91,7 @@ class Block:
         stream = x.reshape(-1, x.shape[-1])  # (N, C), N = B T
         norm_1 = self._norm("ln_1", p, stream, arena)
         heads = self._attention(p, norm_1.out, x.shape, arena)
-        attended = heads.out.reshape(stream.shape)
+        attended = heads.out.reshape(len(stream), -1)
         self._project("attn.c_proj", p, attended, stream, arena)
         norm_2 = self._norm("ln_2", p, stream, arena)
         hidden = self._hidden(p, norm_2.out, arena)

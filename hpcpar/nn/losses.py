@@ -28,6 +28,7 @@ class CrossEntropy:
         return loss, outputs
 
     def scratch(self, shape: tuple[int, ...]) -> Sizes:
+        """What `value_and_gradient` takes from the arena for outputs of this shape."""
         rows = prod(shape[:-1])
         return floats((2 * rows, 1), (rows, 1))  # losses in float64, sums
 
@@ -56,6 +57,7 @@ class SquaredError:
         return loss, outputs
 
     def scratch(self, shape: tuple[int, ...]) -> Sizes:
+        """What `value_and_gradient` takes from the arena for outputs of this shape."""
         return floats((2 * prod(shape), 1))
 
 

@@ -1,16 +1,16 @@
 """A model is a list of layers and a loss; their gradients are written out by hand."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from hpcpar.device import Array
 from hpcpar.nn.arena import Arena
-from hpcpar.nn.footprint import Footprint, Sizes
+from hpcpar.nn.footprint import Footprint
 from hpcpar.nn.parameters import Parameter
 
-__all__ = ["Layer", "Loss", "Model", "Tensors"]
+__all__ = ["Layer", "Loss", "Model", "Planned", "Tensors", "planned"]
 
 Tensors = dict[str, Array]  # parameter name -> values, or gradient
 
@@ -44,11 +44,23 @@ class Layer(Protocol):
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """The shape of y for an x of this shape."""
 
+
+@runtime_checkable
+class Planned(Protocol):
+    """A layer that tells what it takes without computing anything: for plans."""
+
     def footprint(self, shape: tuple[int, ...], host: bool = True) -> Footprint:
         """What it takes from the arena for an x of this shape, on a CPU (`host`) or a GPU."""
 
     def flops(self, shape: tuple[int, ...]) -> float:
         """Additions and multiplications of the matrix products of `forward`; backward has twice."""
+
+
+def planned(layer: Layer) -> Planned:
+    """The layer, of which plans can be made. Raises ValueError for one that does not tell."""
+    if not isinstance(layer, Planned):
+        raise ValueError(f"there is no plan with a {type(layer).__name__}: it has no footprint")
+    return layer
 
 
 class Loss(Protocol):
@@ -61,9 +73,6 @@ class Loss(Protocol):
         self, outputs: Array, targets: Array, scale: float, arena: Arena
     ) -> tuple[float, Array]:
         """The sum, and the gradient of scale * sum, which takes the place of `outputs`."""
-
-    def scratch(self, shape: tuple[int, ...]) -> Sizes:
-        """What `value_and_gradient` takes from the arena for outputs of this shape."""
 
 
 class Model:
@@ -91,11 +100,10 @@ class Model:
         self.flops_per_sample = flops_per_sample
         self.parameters = [parameter for layer in layers for parameter in layer.parameters]
 
-    def with_layers(self, layers: Sequence[Layer]) -> "Model":
-        """The same model of other layers."""
-        return Model(
-            layers, self.loss_function, self.flops_per_sample, self.input_shape, self.input_dtype
-        )
+    def with_layers(self, layers: Sequence[Layer], loss: "Loss | None" = None) -> "Model":
+        """The same model of other layers, and another loss if one is given."""
+        loss = loss or self.loss_function
+        return Model(layers, loss, self.flops_per_sample, self.input_shape, self.input_dtype)
 
     def loss_and_gradients(
         self,

@@ -10,7 +10,9 @@ from math import prod
 import numpy as np
 
 from hpcpar.nn import Model
-from hpcpar.nn.footprint import Sizes, floats
+from hpcpar.nn.footprint import Footprint, Sizes, floats
+from hpcpar.nn.losses import CrossEntropy, SquaredError
+from hpcpar.nn.model import planned
 from hpcpar.schedule.pipeline_actions import (
     Action,
     Backward,
@@ -87,7 +89,9 @@ class _Stages:
             effect.give(self.message(number))
             effect.take(needs.saved + self.message(number + 1))
         if stage == len(self._stages) - 1:
-            effect.over(self._model.loss_function.scratch(self.shapes[-1]))
+            loss = self._model.loss_function
+            assert isinstance(loss, CrossEntropy | SquaredError), f"no footprint of {loss}"
+            effect.over(loss.scratch(self.shapes[-1]))
         return effect
 
     def _backward(self, stage: int) -> _Effect:
@@ -116,8 +120,8 @@ class _Stages:
             effect.give(needs.kept)
         return effect
 
-    def _footprint(self, number: int):  # type: ignore[no-untyped-def]
-        return self._model.layers[number].footprint(self.shapes[number], self._host)
+    def _footprint(self, number: int) -> Footprint:
+        return planned(self._model.layers[number]).footprint(self.shapes[number], self._host)
 
 
 def arena_bytes(

@@ -16,15 +16,21 @@ __all__ = ["Axes"]
 class Axes:
     """The communicators of the axes, None for an axis of one rank.
 
-    Attributes: comm, all ranks; data and pipeline, their sizes, and this rank's place on them.
+    Attributes: comm, all ranks; data, pipeline and tensor, their sizes, and this rank's places:
+    data_rank, stage and tensor_rank.
     """
 
     def __init__(self, mesh: "Mesh", parallel: ParallelConfig) -> None:
         self.comm, self.parallel = mesh.comm, parallel
         self.data = _axis(mesh, "data")
         self.pipeline = _axis(mesh, "pipeline")
-        self.data_size, self.pipeline_size = mesh.sizes["data"], mesh.sizes["pipeline"]
+        self.tensor = _axis(mesh, "tensor")
+        sizes = {"tensor": 1} | mesh.sizes
+        self.data_size, self.pipeline_size, self.tensor_size = (
+            sizes[name] for name in ("data", "pipeline", "tensor")
+        )
         self.data_rank, self.stage = mesh.coords["data"], mesh.coords["pipeline"]
+        self.tensor_rank = mesh.coords.get("tensor", 0)
 
     def schedule(self, rank: int, micros: int) -> tuple[Action, ...]:
         """What a pipeline rank does with so many micro-batches in a step of training."""
@@ -45,4 +51,4 @@ class Axes:
 
 
 def _axis(mesh: "Mesh", name: str) -> "Communicator | None":
-    return None if mesh.sizes[name] == 1 else mesh[name]
+    return None if mesh.sizes.get(name, 1) == 1 else mesh[name]

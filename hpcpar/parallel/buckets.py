@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import pairwise
 
-from hpcpar.nn import Parameter
-from hpcpar.optim import NORM_BLOCK, block_count
+from hpcpar.nn import Cut, Parameter
+from hpcpar.parallel.blocks import block_ends
 
 __all__ = ["Bucket", "Piece", "layer_buckets"]
 
@@ -97,7 +97,7 @@ def layer_buckets(
     Those are used in two places, whose gradients are added up: so they are cut alike.
     """
     return [
-        Bucket(tuple(group), _slices(tuple(p.size for p in group), ranks))
+        Bucket(tuple(group), _slices(tuple((p.shape, p.cut) for p in group), ranks))
         for group in _groups(parameters, apart)
     ]
 
@@ -117,12 +117,12 @@ def _groups(parameters: Sequence[Parameter], apart: Collection[str]) -> Iterator
 
 
 @lru_cache(maxsize=256)  # most layers of a model are alike
-def _slices(sizes: tuple[int, ...], ranks: int) -> tuple[range, ...]:
-    """As even as the ends of the norm's blocks allow."""
+def _slices(parts: tuple[tuple[tuple[int, ...], Cut | None], ...], ranks: int) -> tuple[range, ...]:
+    """As even as the ends of the norm's blocks allow; `parts` are shapes and cuts."""
     ends = [0]
-    for size in sizes:
-        start, blocks = ends[-1], block_count(size)
-        ends += [start + min(NORM_BLOCK * (i + 1), size) for i in range(blocks)]
+    for shape, cut in parts:
+        start = ends[-1]
+        ends += [start + end for end in block_ends(shape, cut)]
     cuts = [_nearest(ends, rank * ends[-1] / ranks) for rank in range(ranks + 1)]
     return tuple(range(start, stop) for start, stop in pairwise(cuts))
 

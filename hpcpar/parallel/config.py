@@ -35,11 +35,14 @@ class BatchConfig:
 
 @dataclass
 class ParallelConfig:
-    """How the ranks share the work: data x pipeline ranks.
+    """How the ranks share the work: data x pipeline x tensor ranks.
 
     Args:
         data: Ranks that share every global batch; -1 takes all that the other axes leave.
         pipeline: Ranks that share the layers: stages, one after the other.
+        tensor: Ranks that share every layer: heads, hidden units and the vocabulary.
+        sequence: Whether tensor ranks also share what is between their products, by rows.
+        tiles: Tiles of every axis that tensor ranks share, under --reproducible layout.
         schedule: Who computes what when in a pipeline.
         chunks: Stages on each rank of an interleaved pipeline.
         zero: What data-parallel ranks share instead of each having it: 1 the optimizer's state, 2
@@ -51,6 +54,9 @@ class ParallelConfig:
 
     data: int = -1
     pipeline: int = 1
+    tensor: int = 1
+    sequence: bool = False
+    tiles: int = 4
     schedule: Literal["gpipe", "1f1b", "interleaved", "zero-bubble"] = "1f1b"
     chunks: int = 2
     zero: Literal[0, 1, 2, 3] = 1
@@ -67,15 +73,17 @@ class ParallelConfig:
         """The axes of the mesh, for so many ranks. Raises `UserError` where they do not fit."""
         if self.data == 0 or self.data < -1:
             raise UserError(f"--parallel.data is {self.data}; it must be at least 1, or -1")
-        data = self.data if self.data > 0 else max(1, ranks // self.pipeline)
-        if data * self.pipeline != ranks:
-            near = ranks // self.pipeline * self.pipeline
-            hint = f"take {near} ranks" if near else f"take at least {self.pipeline} ranks"
+        others = self.pipeline * self.tensor
+        data = self.data if self.data > 0 else max(1, ranks // others)
+        if data * others != ranks:
+            near = ranks // others * others
+            hint = f"take {near} ranks" if near else f"take at least {others} ranks"
             if self.data > 0:
-                hint = f"take {data * self.pipeline} ranks, or --parallel.data -1"
+                hint = f"take {data * others} ranks, or --parallel.data -1"
             raise UserError(
-                f"--parallel.data {self.data} x --parallel.pipeline {self.pipeline} does not make "
-                f"the {ranks} ranks that there are: {hint}"
+                f"--parallel.data {self.data} x --parallel.pipeline {self.pipeline} x "
+                f"--parallel.tensor {self.tensor} does not make the {ranks} ranks that there are: "
+                f"{hint}"
             )
         if self.speeds and len(self.speeds) != ranks:
             raise UserError(
@@ -84,7 +92,7 @@ class ParallelConfig:
             )
         if not all(0 < speed < math.inf for speed in self.speeds):
             raise UserError(f"--parallel.speeds {list(self.speeds)}: each must be above 0")
-        return {"data": data, "pipeline": self.pipeline}
+        return {"data": data, "pipeline": self.pipeline, "tensor": self.tensor}
 
 
 def _largest_divisor(number: int, limit: int) -> int:

@@ -10,6 +10,7 @@ import numpy as np
 
 from hpcpar.comm.measure import Link, Links, measure_links
 from hpcpar.nn import Model, Parameter
+from hpcpar.nn.model import planned
 from hpcpar.optim import OptimConfig, make_optimizer, square_sums
 from hpcpar.parallel.costs import LayerSeconds, measure_layers
 
@@ -101,7 +102,7 @@ def _link(links: Links, comm: "Communicator") -> tuple[Link, str, str]:
 def _from_flops(model: Model, micro: int, flops: float) -> list[LayerSeconds]:
     found, shape = [], (micro, *model.input_shape)
     for layer in model.layers:
-        seconds = layer.flops(shape) / flops
+        seconds = planned(layer).flops(shape) / flops
         found.append(LayerSeconds(seconds, 2 * seconds, seconds))
         shape = layer.output_shape(shape)
     return found

@@ -30,7 +30,7 @@ class Layout:
         parallel: how the ranks share the work.
         batch: how samples are grouped.
         ranks: all of them.
-        reproducible: "ranks" or "off".
+        reproducible: "ranks", "layout" or "off".
 
     Attributes: data and pipeline, sizes of the axes.
     """
@@ -82,7 +82,7 @@ class Layout:
     def idle_ranks(self) -> int:
         """Ranks without a micro-batch."""
         without = [all(slot.micro < 0 for slot in own) for own in self.slots]
-        return self.pipeline * sum(without)
+        return self.ranks // self.data * sum(without)
 
     @property
     def data_speeds(self) -> Sequence[float] | None:
@@ -97,8 +97,7 @@ class Layout:
 
     def speeds_of(self, data_rank: int) -> tuple[float, ...]:
         """Of the pipeline ranks at a place of the data axis."""
-        start = data_rank * self.pipeline
-        return self.parallel.speeds[start : start + self.pipeline] or (1.0,) * self.pipeline
+        return self._table()[data_rank] if self.parallel.speeds else (1.0,) * self.pipeline
 
     def actions(self, stage: int) -> Sequence[Action]:
         """What a pipeline rank does in a step."""
@@ -106,8 +105,13 @@ class Layout:
 
     def _speeds(self, axis: int) -> tuple[float, ...] | None:
         """Sums over the other axis."""
-        speeds = self.parallel.speeds
-        if not speeds:
+        if not self.parallel.speeds:
             return None
-        rows = [speeds[i : i + self.pipeline] for i in range(0, self.ranks, self.pipeline)]
+        rows = self._table()
         return tuple(map(sum, rows if axis == 0 else zip(*rows, strict=True)))
+
+    def _table(self) -> list[tuple[float, ...]]:
+        """Speeds by data rank and pipeline rank: that of the slowest of its tensor ranks."""
+        speeds, tensor = self.parallel.speeds, self.parallel.tensor
+        each = [min(speeds[i : i + tensor]) for i in range(0, self.ranks, tensor)]
+        return [tuple(each[i : i + self.pipeline]) for i in range(0, len(each), self.pipeline)]

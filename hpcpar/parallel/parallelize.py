@@ -1,6 +1,7 @@
 """Makes a model parallel: the one place where the kinds of parallelism are put together."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from hpcpar.errors import UserError
@@ -14,6 +15,7 @@ from hpcpar.parallel.holdings import Holdings
 from hpcpar.parallel.layout import Layout
 from hpcpar.parallel.recompute import recomputed
 from hpcpar.parallel.stages import cut_stages
+from hpcpar.parallel.tensor import tensor_parallel
 from hpcpar.parallel.training import ParallelModel
 from hpcpar.parallel.weights import GatheredWeights, Weights, WholeWeights
 
@@ -36,18 +38,24 @@ def parallelize(
 
     Args:
         model: written as for one rank; each rank passes the same.
-        mesh: with the axes data and pipeline (`ParallelConfig.sizes`).
-        reproducible: "ranks" for the same bits on any data x pipeline layout, "off" for any order.
+        mesh: with the axes data, pipeline and tensor (`ParallelConfig.sizes`).
+        reproducible: "ranks" for the same bits on any data x pipeline layout, "layout" for those on
+            tensor-parallel ranks too, "off" for any order.
 
     Collective. Raises `UserError`, the same on every rank, for what does not go together.
     """
     parallel, batch = parallel or ParallelConfig(), batch or BatchConfig()
     batch.check()
+    sizes = {"tensor": 1} | mesh.sizes
+    parallel = replace(
+        parallel, data=sizes["data"], pipeline=sizes["pipeline"], tensor=sizes["tensor"]
+    )
     layout, axes = Layout(parallel, batch, mesh.comm.size, reproducible), Axes(mesh, parallel)
     xp, arena = mesh.comm.device.xp, Arena(mesh.comm.device.xp)
     stages = _stages(model, layout, mesh.comm)
 
     # Each idea below takes what the one before has made, and knows nothing of the others.
+    model = _tensors(model, axes, parallel.tiles if reproducible == "layout" else None)
     if parallel.recompute:
         model = recomputed(model)
     holdings = Holdings(model, stages, axes.stage, axes.pipeline_size, axes.data_size)
@@ -66,6 +74,14 @@ def parallelize(
     return ParallelModel(
         model, holdings, axes, layout, sums, weights, optim or OptimConfig(), arena
     )
+
+
+def _tensors(model: Model, axes: Axes, tiles: int | None) -> Model:
+    """The model whose layers the tensor-parallel ranks share."""
+    try:
+        return tensor_parallel(model, axes.tensor, tiles, axes.parallel.sequence)
+    except ValueError as error:
+        raise UserError(f"--parallel.tensor {axes.tensor_size}: {error}") from None
 
 
 def _stages(model: Model, layout: Layout, comm: "Communicator") -> Sequence[range]:

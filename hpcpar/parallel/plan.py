@@ -21,7 +21,9 @@ CHUNKS = (2, 3, 4)
 
 @dataclass(frozen=True)
 class Plan:
-    """Attributes: layout; stages, the layers of each; bytes, of the rank that needs most; seconds."""
+    """Attributes: layout; stages, the layers of each; bytes, of the rank that needs most; seconds
+    of a step.
+    """
 
     layout: Layout
     stages: tuple[range, ...]

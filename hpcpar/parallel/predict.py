@@ -161,7 +161,8 @@ def _priced(
         return busy, busy
     parallel = _Parallel(schedule, ranks, chunks)
     steps = [step_actions(parallel, rank, micros) for rank in range(ranks)]  # type: ignore[arg-type]
-    price = price_pipeline(steps, *table, transfer=transfer)
+    forward, backward, weight = table
+    price = price_pipeline(steps, forward, backward, weight, transfer)
     return price.seconds, max(price.busy)
 
 

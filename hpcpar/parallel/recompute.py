@@ -10,7 +10,7 @@ from typing import Any
 from hpcpar.device import Array
 from hpcpar.nn.arena import Arena
 from hpcpar.nn.footprint import Footprint, floats
-from hpcpar.nn.model import Layer, Model, Tensors
+from hpcpar.nn.model import Layer, Model, Tensors, planned
 
 __all__ = ["Recompute", "recomputed"]
 
@@ -42,7 +42,7 @@ class Recompute:
         return self.layer.output_shape(shape)
 
     def footprint(self, shape: tuple[int, ...], host: bool = True) -> Footprint:
-        inner, x = self.layer.footprint(shape, host), floats((prod(shape), 1))
+        inner, x = planned(self.layer).footprint(shape, host), floats((prod(shape), 1))
         rest = inner.saved - x  # beyond the copy of the input, which the inner layer takes over
         return replace(
             inner,
@@ -53,7 +53,7 @@ class Recompute:
         )
 
     def flops(self, shape: tuple[int, ...]) -> float:
-        return self.layer.flops(shape)
+        return planned(self.layer).flops(shape)
 
     def _again(self, p: Tensors, x: Array, arena: Arena) -> Any:
         y, saved = self.layer.forward(p, x, arena)

@@ -101,10 +101,11 @@ def compare_copies(model: "ParallelModel") -> None:
 
 def _owned(model: "ParallelModel", kind: str) -> Iterator[tuple[Piece, Array]]:
     """What this rank alone updates: its slice of each bucket."""
+    first = model.axes.tensor_rank == 0  # of ranks that hold the same whole tensors
     for number in model.holdings.updated:
         bucket = model.holdings.buckets[number]
         mine = bucket.slices[model.axes.data_rank]
-        wanted = bucket.pieces(mine)
+        wanted = [piece for piece in bucket.pieces(mine) if piece.parameter.cut or first]
         if kind == "weights":
             flat = model.weights.part(number, mine)
             for piece in wanted:

@@ -60,16 +60,38 @@ class ParallelModel:
             axes.comm.device, arena, axes.pipeline, axes.comm.progress, self.timeline,
         )  # fmt: skip
         self.update = Update(
-            optim, holdings, weights, sums, axes.comm, axes.pipeline, self.timeline
-        )
+            optim, holdings, weights, sums, axes.comm, axes.pipeline, self.timeline,
+            counts=axes.tensor_rank == 0,
+        )  # fmt: skip
+
+    @property
+    def notes(self) -> list[str]:
+        """What the user should know of this layout."""
+        found, axes = [], self.axes
+        if self.idle_ranks:
+            found.append(f"{self.idle_ranks} ranks have no leaf of the batch to compute")
+        if axes.tensor is not None and self._layout.reproducible == "ranks":
+            found.append(
+                f"with --parallel.tensor {axes.tensor_size} the bits are those of so many tensor "
+                "ranks; --reproducible layout has the same ones on any number"
+            )
+        if axes.tensor is not None and axes.tensor.nodes > 1:
+            found.append(
+                f"the {axes.tensor_size} tensor-parallel ranks are on {axes.tensor.nodes} nodes: "
+                "every layer waits for the network; a smaller --parallel.tensor stays in a node"
+            )
+        return found
 
     @property
     def layout(self) -> dict[str, object]:
         """The sizes of the axes, and what else tells how the ranks share the work."""
         parallel = self.axes.parallel
         found: dict[str, object] = {
-            "data": self.axes.data_size, "pipeline": self.axes.pipeline_size, "zero": parallel.zero
+            "data": self.axes.data_size, "pipeline": self.axes.pipeline_size,
+            "tensor": self.axes.tensor_size, "zero": parallel.zero,
         }  # fmt: skip
+        if self.axes.tensor is not None:
+            found |= {"sequence": parallel.sequence}
         if self.axes.pipeline is not None:
             found |= {"schedule": parallel.schedule, "stages": self.holdings.count}
         return found | ({"recompute": True} if parallel.recompute else {})
@@ -137,7 +159,8 @@ class ParallelModel:
     def _mean(self, losses: dict[int, float], leaves: int, targets: int) -> float:
         """The tree sum of all leaves' losses, which are on the ranks of the last stage."""
         values = np.zeros(leaves)
-        for leaf, loss in losses.items():
-            values[leaf] = loss
+        if self.axes.tensor_rank == 0:  # the others have the same
+            for leaf, loss in losses.items():
+                values[leaf] = loss
         with self.timeline.on("communication", "loss"):
             return tree_total(self.comm.allreduce(values)) / targets

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hpcpar.device import Array
-from hpcpar.optim import OptimConfig, Optimizer, exact_parts, make_optimizer, norm_of, square_sums
+from hpcpar.optim import OptimConfig, Optimizer, exact_parts, make_optimizer, norm_of
+from hpcpar.parallel.blocks import block_sums
 from hpcpar.parallel.buckets import Piece
 from hpcpar.parallel.gradients import GradientSum
 from hpcpar.parallel.holdings import Holdings
@@ -32,7 +33,7 @@ class Update:
         sums: of the gradients of all buckets.
         comm: all ranks of the model.
         pipeline: the ranks of the pipeline axis; None for one.
-        counts: whether this rank's gradients count in the norm: those of copies do not.
+        counts: whether this rank's whole tensors count in the norm: once among tensor ranks.
 
     Attributes: optimizer, of this rank's `pieces`, lists by bucket.
     """
@@ -46,10 +47,11 @@ class Update:
         comm: "Communicator",
         pipeline: "Communicator | None",
         timeline: Timeline,
+        counts: bool = True,
     ) -> None:
         self._holdings, self._weights, self._sums = holdings, weights, sums
         self._comm, self._pipeline, self._timeline = comm, pipeline, timeline
-        self._data_rank = weights.rank
+        self._data_rank, self._counts = weights.rank, counts
         self.pieces: dict[int, list[Piece]] = {
             number: holdings.buckets[number].pieces(sums[number].run) for number in holdings.updated
         }
@@ -69,8 +71,11 @@ class Update:
             for number in self._holdings.updated:
                 total, bucket = self._sums[number], self._holdings.buckets[number]
                 for piece in bucket.pieces(bucket.slices[self._data_rank]):
+                    if piece.parameter.cut is None and not self._counts:
+                        continue  # another tensor-parallel rank has the same
                     start = piece.at - total.run.start
-                    found += square_sums(total.result[start : start + piece.size])
+                    gradient = total.result[start : start + piece.size]
+                    found += block_sums(piece.parameter, gradient, piece.run)
             parts = np.array(exact_parts(found))
         with self._timeline.on("communication", "norm"):
             return norm_of(self._comm.allgather(parts).tolist())

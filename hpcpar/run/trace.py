@@ -1,7 +1,7 @@
 """A run's timeline: trace.json for Perfetto (ui.perfetto.dev), and timeline.svg.
 
-Both have a row a rank. The JSON is in the Trace Event Format: complete events ("ph": "X") with times
-in microseconds. Every rank's zero is the moment at which it left the barrier before the first
+Both have a row a rank. The JSON is in the Trace Event Format: complete events ("ph": "X"), times in
+microseconds. Every rank's zero is the moment at which it left the barrier before the first
 traced step.
 """
 

@@ -66,11 +66,13 @@ def alone(comm, build):
     """What one rank does, by kind of model and leaves: each rank for itself."""
     part_comm, known = comm.split(comm.rank), {}
 
-    def of(kind, batch=BATCH):
-        if (kind, batch.leaves) not in known:
-            model, part = build(kind, ParallelConfig(data=1, zero=0), batch, among=part_comm)
-            known[kind, batch.leaves] = result(model, part)
-        return known[kind, batch.leaves]
+    def of(kind, batch=BATCH, reproducible="ranks"):
+        key = kind, batch.leaves, reproducible
+        if key not in known:
+            plain = ParallelConfig(data=1, zero=0)
+            model, part = build(kind, plain, batch, reproducible=reproducible, among=part_comm)
+            known[key] = result(model, part)
+        return known[key]
 
     yield of
     part_comm.close()
@@ -98,8 +100,7 @@ def test_same_bits_as_alone(comm, build, alone, schedule, zero):
     assert (hashes is None) == (comm.rank > 0)
 
 
-@pytest.mark.parametrize("zero", range(4))
-@pytest.mark.parametrize("leaves", [1, 3, 10])
+@pytest.mark.parametrize(("leaves", "zero"), [(1, 3), (3, 0), (3, 2), (10, 1)])
 def test_any_number_of_leaves(comm, build, alone, leaves, zero):
     """Also fewer than there are ranks, and a last round that is not full."""
     batch = BatchConfig(20, 2, leaves)
@@ -119,8 +120,44 @@ def test_tables(comm, build, alone, kind):
         assert told == expected and hashes in (None, expected_hashes)
 
 
+@pytest.mark.parametrize("number", range(4))
+def test_tensor_ranks_too(comm, build, alone, number):
+    """Under "layout", tensor-parallel ranks with all the rest: the bits of one rank with tiles."""
+    tensor = max(size for size in (1, 2, 4) if comm.size % size == 0)
+    if comm.size == 3:
+        tensor = 3
+    if number == 0 and tensor == 4:
+        tensor = 2
+    others = comm.size // tensor
+    layout = ParallelConfig(
+        tensor=tensor, sequence=number in (1, 2), zero=number, recompute=number == 2,
+        pipeline=others if number % 2 else 1, schedule=SCHEDULES[number],
+    )  # fmt: skip
+    model, part = build("gpt", layout, reproducible="layout")
+    told, hashes = result(model, part)
+    expected, expected_hashes = alone("gpt", reproducible="layout")
+    assert told == expected and hashes in (None, expected_hashes)
+
+
+@pytest.mark.parametrize("kind", ["mlp", "linear"])
+def test_tables_on_tensor_ranks(comm, build, alone, kind):
+    tensor = next(size for size in (2, 3, 1) if comm.size % size == 0)
+    model, part = build(kind, ParallelConfig(tensor=tensor), reproducible="layout")
+    told, hashes = result(model, part)
+    expected, expected_hashes = alone(kind, reproducible="layout")
+    assert told == expected and hashes in (None, expected_hashes)
+
+
 def test_off_is_as_good(comm, build, alone):
     model, part = build("gpt", ParallelConfig(), reproducible="off")
+    told, _ = result(model, part)
+    assert told == pytest.approx(alone("gpt")[0], rel=1e-5)
+
+
+def test_tensor_ranks_are_as_good(comm, build, alone):
+    """Without tiles: other bits, the same numbers."""
+    tensor = 2 if comm.size % 2 == 0 else 1
+    model, part = build("gpt", ParallelConfig(tensor=tensor), reproducible="ranks")
     told, _ = result(model, part)
     assert told == pytest.approx(alone("gpt")[0], rel=1e-5)
 

@@ -115,6 +115,21 @@ def test_against_numpy(comm, mesh, case, in_place):
 
 
 @pytest.mark.parametrize("in_place", [True, False])
+def test_every_algorithm_takes_extents_of_nothing_and_of_one(comm, mesh, in_place):
+    """And less than there are ranks."""
+    random = np.random.default_rng([comm.size, 11])
+    few = max(1, comm.size - 1)
+    cases = [(0, 0, 0), (0, 3, 2), (3, 0, 2), (3, 2, 0), (1, 1, 1), (few, 1, few)]
+    for number, (m, n, k) in enumerate([*cases, (few, 40, 40), (40, few, 40), (40, 40, few)]):
+        dtype = ("f4", "c8", ml_dtypes.bfloat16)[number % 3]
+        a, b = values(random, (m, k), dtype), values(random, (k, n), dtype)
+        A, B = place(mesh, a, random, in_place), place(mesh, b, random, in_place)
+        for algorithm in ("data", "model", "summa", "3d"):
+            tiles = (2, 3, 2) if algorithm == "3d" and number % 2 else None
+            check(matmul(A, B, algorithm, alpha=-2, tiles=tiles), -2 * exact(a, b), dtype)
+
+
+@pytest.mark.parametrize("in_place", [True, False])
 @pytest.mark.parametrize("shape", [(33, 20, 47), (5, 64, 3), (2, 3, 90)])
 def test_every_grid_moves_what_was_predicted(comm, mesh, shape, in_place):
     m, n, k = shape
@@ -209,20 +224,6 @@ def test_verify_of_numbers_that_are_hard_to_tell(comm, mesh):
     assert np.isnan(comm.allreduce(np.array([float(matmul(X, X, verify=True).local.sum())]))[0])
 
 
-def test_what_fails_on_one_rank_fails_on_all(comm, mesh, monkeypatch):
-    A = DistributedMatrix.empty(mesh, (8, 8))
-    if comm.rank == comm.size - 1:
-
-        def fail(*_):
-            raise MemoryError("no room")
-
-        monkeypatch.setattr(Product, "_panels_in_place", fail)
-    if A.reachable:
-        with pytest.raises((MemoryError, RuntimeError), match="no room"):
-            matmul(A, A, "3d")
-    comm.barrier()
-
-
 @pytest.mark.mpi(min_size=2)
 def test_ranks_that_ask_for_different_products(comm, mesh):
     A = DistributedMatrix.empty(mesh, (8, 8))
@@ -261,24 +262,6 @@ def test_verify_names_the_rank(comm, mesh, monkeypatch):
         matmul(A, B, "data", verify=True)
 
 
-def test_memory(comm, mesh):
-    """It is kept by narrower panels; what cannot be kept is said with what is needed."""
-    random = np.random.default_rng(5)
-    a, b = values(random, (60, 50), "f4"), values(random, (50, 70), "f4")
-    A, B = (ordinary(distribute(x if comm.rank == 0 else None, mesh)) for x in (a, b))
-    C = matmul(A, B, memory="1 MB")
-    check(C, exact(a, b), "f4")
-    assert C.report.cost.extra <= 10**6
-    least = min(cost.extra for cost in hpcpar.explain(A, B, memory="1 MB", most=99).costs)
-    if comm.size > 1:
-        tight = hpcpar.explain(A, B, memory=40_000).costs[0]
-        assert tight.extra <= 40_000
-        check(matmul(A, B, memory=40_000), exact(a, b), "f4")
-    if least > 1:
-        with pytest.raises(ValueError, match=r"1 bytes a rank are too few; [\d,]+ are needed"):
-            matmul(A, B, memory=1)
-
-
 def test_explain(comm, mesh):
     A = DistributedMatrix.empty(mesh, (64, 32))
     B = DistributedMatrix.empty(mesh, (32, 48))
@@ -291,6 +274,33 @@ def test_explain(comm, mesh):
     with pytest.raises(ValueError, match="no product"):
         hpcpar.explain(A, B, result=A)
     assert "words" in str(told) and len(str(told).splitlines()) == 2 + len(told.costs)
+
+
+def test_out_over_an_operand(comm, mesh):
+    """Also over a part of it, by views of one matrix or of the ranks' own arrays."""
+    A, B = DistributedMatrix.empty(mesh, (8, 8)), DistributedMatrix.empty(mesh, (8, 8))
+    rows = comm.size
+    room = np.zeros((3, 8), np.float32)
+    over, under = (
+        DistributedMatrix.from_local(mesh, room[part], (2 * rows, 8), "rows")
+        for part in (slice(2), slice(1, 3))
+    )
+    apart = DistributedMatrix.from_local(mesh, np.zeros((2, 8), "f4"), (2 * rows, 8), "rows")
+    mine = DistributedMatrix.from_local(mesh, A.local, A.shape, A.layout)
+    for x, y, out, name in (
+        (A, B, A, "A"),
+        (B, A, A.T, "B"),
+        (A[:4], B[:, :4], A[4:, 4:], "A"),
+        (B[:4], A[:, 2:6], A[2:6, 2:6], "B"),
+        (over, B, over, "A"),
+        (over, B, under, "A"),
+        (mine, B, A, "A"),
+        (A, B, mine, "A"),
+    ):
+        if comm.device.kind == "cpu" or out is not under:
+            with pytest.raises(ValueError, match=f"out shares the memory of {name}"):
+                matmul(x, y, out=out)
+    assert matmul(over, B, out=apart) is apart
 
 
 def test_refused(comm, mesh):

@@ -1,5 +1,7 @@
 """Distributed matrices: made, moved, looked at in part, and kept."""
 
+from pathlib import Path
+
 import ml_dtypes
 import numpy as np
 import pytest
@@ -7,7 +9,7 @@ import pytest
 import hpcpar
 from hpcpar.device import to_host
 from hpcpar.errors import UserError
-from hpcpar.linalg import DistributedMatrix, distribute, from_file, from_function, save
+from hpcpar.linalg import DistributedMatrix, create, distribute, from_file, from_function, save
 from hpcpar.linalg.layout import LAYOUTS
 
 pytestmark = pytest.mark.mpi
@@ -133,14 +135,66 @@ def test_files(comm, shared_path):
     assert not list(shared_path.glob(".*"))
     with pytest.raises(UserError, match=r"none\.npy: there is no such file"):
         from_file(shared_path / "none.npy", with_mesh)
-    with pytest.raises(UserError, match="No such file or directory"):
-        save(A, shared_path / "nowhere" / "x.npy")
     comm.barrier()
     if comm.rank == 0:
         np.save(path, np.zeros(3))
     comm.barrier()
     with pytest.raises(UserError, match="no array of two axes"):
         from_file(path, with_mesh)
+    with_mesh.close()
+
+
+def test_what_cannot_be_saved_leaves_nothing(comm, shared_path, monkeypatch):
+    with_mesh = mesh_of(comm, grids(comm.size)[0])
+    A = DistributedMatrix.empty(with_mesh, (4, 4))
+    with pytest.raises(UserError, match=r"there is no folder .*nowhere"):
+        save(A, shared_path / "nowhere" / "x.npy")
+    with pytest.raises(UserError, match="it is a folder"):
+        save(A, shared_path)
+    assert not list(shared_path.parent.glob(".*partial"))
+
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    for thing, name in ((Path, "replace"), (create, "_fill"), (create, "_create")):
+        with monkeypatch.context() as patch:
+            patch.setattr(thing, name, fail)
+            with pytest.raises(UserError, match=r"x\.npy.*: No space left on device"):
+                save(A, shared_path / "x.npy")
+        comm.barrier()
+        assert not list(shared_path.iterdir())
+    with_mesh.close()
+
+
+def test_functions_are_not_called_for_nothing(comm):
+    with_mesh = mesh_of(comm, (comm.size, 1, 1))
+
+    def function(i, j):
+        assert i.size and j.size
+        return i + 10 * j
+
+    for shape in ((2, 3), (comm.size, 1), (0, 4)):
+        whole = from_function(function, with_mesh, shape, "f8").gather()
+        assert equal(whole, np.add.outer(np.arange(shape[0]), 10 * np.arange(shape[1])))
+    with_mesh.close()
+
+
+@pytest.mark.parametrize("dtype", ["f4", "c8"])
+def test_single_elements_are_dealt_out(comm, shared_path, dtype):
+    """Blocks of one element: more pieces than can be copied one by one."""
+    x = values(61, 90, dtype)
+    with_mesh = mesh_of(comm, grids(comm.size)[-1])
+    A = distribute(x if comm.rank == 0 else None, with_mesh, "cyclic", block=1)
+    for matrix in (A, ordinary(A)):
+        for layout in LAYOUTS:
+            B = matrix.redistribute(layout, block=3)
+            for way in (B, B.T.redistribute("cyclic", block=1).T):
+                whole = way.gather()
+                assert equal(whole, x)
+    save(A, shared_path / "x.npy")
+    assert np.array_equal(np.load(shared_path / "x.npy"), x)
+    whole = from_file(shared_path / "x.npy", with_mesh, "cyclic", block=1).gather()
+    assert equal(whole, x)
     with_mesh.close()
 
 

@@ -78,6 +78,17 @@ def refuse(mpirun, place, *arguments, env=None, ranks=RANKS):
         (["@gpt.toml", "--run.dir", "/proc/here"], ["/proc/here", "cannot be written"]),
         (["@gpt.toml", "--run.dir", "@used"], ["used", "--run.resume true"]),
         (["@gpt.toml", "--model.init_from", "@"], ["config.json"]),
+        (["@gpt.toml", "--parallel.pipeline", "3"], ["pipeline 3", "take at least 3 ranks"]),
+        (["@gpt.toml", "--parallel.data", "4"], ["data 4", "take 4 ranks, or --parallel.data -1"]),
+        (
+            [
+                "@gpt.toml",
+                "--parallel.pipeline=2",
+                "--parallel.schedule=interleaved",
+                "--parallel.chunks=3",
+            ],
+            ["6 stages", "4 with its first and last"],
+        ),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) and value[0][:1] in "-@" else "",
 )

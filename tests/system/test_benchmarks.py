@@ -81,6 +81,23 @@ def test_priced_products(tmp_path):
     assert max(curve["ranks"] for curve in found["curves"]) == 4096
 
 
+def test_layouts(tmp_path):
+    report = run("layouts.py", tmp_path / "report.json")
+    assert [row["schedule"] for row in report["rows"]] == [
+        "gpipe", "1f1b", "interleaved", "zero-bubble",
+    ]  # fmt: skip
+    for row in report["rows"]:
+        assert 0 < row["efficiency"] < 1 and row["formula"] < 1
+
+
+def test_hashes():
+    program = [sys.executable, ROOT / "benchmarks" / "hashes.py", "--short"]
+    done = subprocess.run(program, capture_output=True, text=True, timeout=140, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = [line.split("|") for line in done.stdout.splitlines()]
+    assert len({(row[1], row[4]) for row in rows}) == 2 < len(rows), "one hash for each promise"
+
+
 @pytest.mark.peers
 def test_pytorch_tree_sum(tmp_path):
     report = run("pytorch_tree_sum.py", tmp_path / "report.json")

@@ -1,5 +1,6 @@
 """One hash on any number of ranks; a run's folder; resume."""
 
+import json
 import shutil
 import tomllib
 from pathlib import Path
@@ -98,17 +99,47 @@ def test_the_config_of_a_run_runs_the_same_again(straight, mpirun, tmp_path):
     assert sha256(again) == sha256(done)
 
 
-@pytest.mark.parametrize("ranks", [1, 5, 8])
-def test_a_resumed_run_is_the_run_it_would_have_been(straight, mpirun, tmp_path, ranks):
+@pytest.mark.parametrize(
+    ("ranks", "layout"),
+    [
+        (1, ()),
+        (5, ("--parallel.zero", 2)),
+        (8, ("--parallel.pipeline", 4, "--parallel.schedule", "zero-bubble")),
+    ],
+)
+def test_a_resumed_run_is_the_run_it_would_have_been(straight, mpirun, tmp_path, ranks, layout):
     _, run, done = straight
     copy = _copy(run, tmp_path / "copy")
     for name in ("summary.json", "checkpoints/step-00000016", "checkpoints/step-00000020"):
         _remove(copy / name)  # as if it had been killed after step 8
-    resumed = train(mpirun, ranks, "--run.dir", copy, "--run.resume", "true")
+    resumed = train(mpirun, ranks, "--run.dir", copy, "--run.resume", "true", *layout)
     assert "continuing after step 8" in resumed.stdout
     assert sha256(resumed) == sha256(done)
     losses = [[(row["step"], row["loss"]) for row in metrics(folder)] for folder in (run, copy)]
     assert losses[0] == losses[1]
+
+
+def test_another_layout_and_its_timeline(straight, mpirun, tmp_path):
+    config, _, done = straight
+    run = tmp_path / "run"
+    layout = ("--parallel.pipeline", 2, "--parallel.schedule", "interleaved", "--parallel.zero", 3)
+    traced = train(mpirun, 4, config, "--steps", 20, "--run.trace", 2, "--run.dir", run, *layout)
+    assert sha256(traced) == sha256(done)
+    told = summary(run)
+    assert told["layout"] == {
+        "ranks": 4, "nodes": 1, "data": 2, "pipeline": 2, "zero": 3, "schedule": "interleaved",
+        "stages": 4,
+    }  # fmt: skip
+    assert len(told["seconds_of_ranks"]) == 4
+    for row in told["seconds_of_ranks"]:
+        wall = row.pop("wall")
+        assert sum(row.values()) == pytest.approx(wall, rel=0.01)
+    events = json.loads((run / "trace.json").read_text())["traceEvents"]
+    boxes = [event for event in events if event["ph"] == "X"]
+    assert {event["pid"] for event in boxes} == {0, 1, 2, 3}
+    assert {event["args"]["stage"] for event in boxes if event["args"]} == {0, 1, 2, 3}
+    for picture in ("timeline.svg", "timeline_planned.svg"):
+        assert "forward" in (run / picture).read_text()
 
 
 def test_a_damaged_checkpoint_is_named_and_the_one_before_taken(straight, mpirun, tmp_path):

@@ -8,10 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hpcpar.linalg.bounds import lower_bound
-from hpcpar.linalg.cost import Problem, choose, price
+from hpcpar.linalg.cost import choose, price
 from hpcpar.linalg.grids import Plan, candidates, family
 from hpcpar.linalg.layout import length
 from hpcpar.linalg.machine import Machine
+from hpcpar.linalg.memory import Places, Problem
 
 SIZES = st.integers(0, 30)
 GRIDS = st.tuples(st.integers(1, 4), st.integers(1, 4), st.integers(1, 4))
@@ -103,20 +104,49 @@ def test_the_chosen_grids_are_near_the_bound_too(ranks):
         assert best.words / lower_bound(*shape, ranks) <= most and best.plan.ranks == ranks
 
 
-@settings(max_examples=50)
-@given(
-    st.integers(1, 300), st.integers(1, 300), st.integers(1, 300), GRIDS, st.integers(1, 1 << 20)
+PLACES = st.builds(
+    Places,
+    edges=st.lists(st.integers(0, 300), max_size=5).map(lambda edges: tuple(sorted(set(edges)))),
+    apart=st.tuples(st.booleans(), st.booleans()),
+    blocks=st.tuples(st.integers(0, 5000), st.integers(0, 5000)),
+    strided=st.booleans(),
+    out=st.none() | st.integers(0, 5000),
+    added=st.booleans(),
+    aligned=st.booleans(),
+    sent=st.booleans(),
+    groups=st.integers(0, 3),
+    scattered=st.booleans(),
 )
-def test_memory_is_kept_or_the_grid_is_left_out(m, n, k, grid, memory):
-    machine = Machine(flops=1e11, copy=1e-10, latency=2e-6, bandwidth=1e10, shared=False)
-    problem = Problem((m, n, k), prod(grid), 4, 4, memory=memory)
-    cost = price(problem, Plan((m, n, k), grid), machine)
-    assert 1 <= cost.panel <= max(1, k)
+
+
+@settings(max_examples=150)
+@given(
+    st.tuples(st.integers(0, 300), st.integers(0, 300), st.integers(0, 300)),
+    GRIDS,
+    TILES,
+    st.integers(0, 1 << 20),
+    PLACES,
+    st.sampled_from([(2, 4), (4, 4), (8, 8), (16, 16)]),
+    st.booleans(),
+)
+def test_memory_is_kept_or_the_grid_is_left_out(shape, grid, tiles, memory, places, sizes, shared):
+    """What is said to be needed is the least that does."""
+    machine = Machine(flops=1e11, copy=1e-10, latency=2e-6, bandwidth=1e10, shared=shared)
+    plan = Plan(shape, grid, tiles)
+
+    def priced(limit):
+        problem = Problem(shape, prod(grid), *sizes, sizes[0] > 4, tiles, limit)
+        return price(problem, plan, machine, places=places)
+
+    cost, most = priced(memory), priced(None)
+    assert 1 <= cost.panel <= max(1, shape[2], *(tiles or ()))
     if cost.extra <= memory:
-        assert choose([cost], memory) is cost
-    else:
-        with pytest.raises(ValueError, match="are too few"):
-            choose([cost], memory)
+        assert choose([cost], memory) is cost and cost.extra <= most.extra
+        return
+    with pytest.raises(ValueError, match=f"are too few; {cost.extra:,} are needed"):
+        choose([cost], memory)
+    assert priced(cost.extra).extra == cost.extra
+    assert priced(cost.extra - 1).extra == cost.extra
 
 
 def test_candidates():

@@ -6,7 +6,7 @@ the mask removes is not computed at all. Scores are not divided by their sums; t
 outputs are (FlashAttention-2, Dao, arXiv:2307.08691, section 3.1).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from math import sqrt
 
 import numpy as np
@@ -36,23 +36,27 @@ def forward(
         xp.add(qkv[one], b, out=qkv[one])
         xp.multiply(q[one], 1 / sqrt(q.shape[-1]), out=q[one])
         parts = q[one], k[one], v[one], o[one], scores[one], inverse[one]
-        with np.errstate(over="ignore", invalid="ignore"):
-            safe = xp is np and _exponentials(*parts, arena, shift=False)
-        if not safe:
-            _exponentials(*parts, arena, shift=True)
+        unsafe = [slice(None)]
+        if xp is np:
+            with np.errstate(over="ignore", invalid="ignore"):
+                _exponentials(parts, arena, shift=False)
+            unsafe = _unsafe(inverse[one])
+        for head in unsafe:
+            _exponentials([part[:, head] for part in parts], arena, shift=True)
         xp.reciprocal(inverse[one], out=inverse[one])
         xp.multiply(o[one], inverse[one], out=o[one])
 
 
-def _exponentials(
-    q: Array, k: Array, v: Array, o: Array, scores: Array, sums: Array, arena: Arena, shift: bool
-) -> bool:
-    """scores = exp(q k^T - shift), its row sums, and o = scores v; all (B, H, T, ...).
+def _exponentials(parts: Sequence[Array], arena: Arena, shift: bool) -> None:
+    """scores = exp(q k^T - shift), its row sums, and o = scores v.
+
+    `parts` are q, k, v, o, scores and sums, all (B, H, T, ...).
 
     The shift of a softmax is the row's maximum: no exponential overflows, and one of them is 1. But
     few models ever need it, and finding and subtracting it takes a quarter of the time. So a CPU
-    first goes without (shift=False); the sums then tell whether that was safe, which is returned.
+    first goes without (shift=False); the sums then tell for which heads that was safe.
     """
+    q, k, v, o, scores, sums = parts
     xp, length = namespace(q), q.shape[2]
     ones = arena.constant(("ones", length, q.dtype), lambda: xp.ones((length, 1), q.dtype))
     mask = _mask(q, arena)
@@ -68,7 +72,16 @@ def _exponentials(
         xp.exp(s, out=s)
         xp.matmul(s, ones[:stop], out=r)
         xp.matmul(s, v[:, :, :stop], out=o[:, :, rows])
-    return shift or bool(sums.min() > SMALL and sums.max() < LARGE)
+
+
+def _unsafe(sums: Array) -> list[slice]:
+    """The heads whose sums (B, H, T, 1) say that their scores have to be shifted.
+
+    Each is judged by itself: its bits do not depend on which other heads are computed with it.
+    """
+    axes = (0, 2, 3)
+    safe = (sums.min(axis=axes) > SMALL) & (sums.max(axis=axes) < LARGE)
+    return [slice(head, head + 1) for head in np.flatnonzero(~safe)]
 
 
 def backward(

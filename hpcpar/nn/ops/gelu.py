@@ -43,10 +43,10 @@ def forward(x: Array, b: Array, slope: Array, arena: Arena) -> None:
     arena.give(scratch)
 
 
-def backward(dy: Array, slope: Array, db: Array, arena: Arena) -> None:
-    """dy (N, C) becomes dx, and db (C,) the sum of its rows."""
+def backward(dy: Array, slope: Array, db: Array, arena: Arena, columns: int = 0) -> None:
+    """dy (N, C) becomes dx, and db (C,) the sum of its rows; `columns`: see `row_blocks`."""
     xp = namespace(dy)
-    blocks = row_blocks(dy)
+    blocks = row_blocks(dy, columns)
     partial = arena.take((len(blocks), dy.shape[1]), dy.dtype)  # db of each block
     for i, rows in enumerate(blocks):
         xp.multiply(dy[rows], slope[rows], out=dy[rows])

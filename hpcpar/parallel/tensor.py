@@ -1,0 +1,67 @@
+"""Tensor parallelism: the layers of a model, each of them shared by several ranks."""
+
+from typing import TYPE_CHECKING
+
+from hpcpar.nn import Model
+from hpcpar.nn.block import Block
+from hpcpar.nn.dense import Dense
+from hpcpar.nn.embedding import Embedding
+from hpcpar.nn.head import Head
+from hpcpar.nn.model import Layer
+from hpcpar.parallel.tensor_block import TensorBlock
+from hpcpar.parallel.tensor_dense import ColumnDense, RowDense
+from hpcpar.parallel.tensor_group import TensorGroup
+from hpcpar.parallel.tensor_loss import TensorCrossEntropy
+from hpcpar.parallel.tensor_vocabulary import TensorEmbedding, TensorHead
+
+if TYPE_CHECKING:
+    from hpcpar.comm import Communicator
+
+__all__ = ["tensor_parallel"]
+
+
+def tensor_parallel(
+    model: Model, comm: "Communicator | None", tiles: int | None, sequence: bool = False
+) -> Model:
+    """The model with layers that the ranks of `comm` share; `model` itself stays as it is.
+
+    Heads, hidden units, the vocabulary, and the inputs of an MLP and a linear model are cut. Every
+    rank holds a part of the weights (`Parameter.cut`), and all are given the same micro-batch. They
+    all get the loss, and the complete gradient of what they hold; where that is a whole tensor the
+    same bits. A GPT's logits stay cut: a rank has those of its part of the vocabulary.
+
+    Args:
+        comm: the ranks along a mesh's tensor axis; None where there is one.
+        tiles: None: every cut axis is cut once for each rank. A number: every such axis is cut into
+            so many tiles (or as many as it has heads, units, tokens), and products and sums go tile
+            by tile: the bits are then the same on any number of ranks up to that, one as well.
+        sequence: whether a GPT's residual stream and norms are shared by rows as well, which saves
+            memory; the bits are the same. Takes micro-batches of at least as many rows, that is
+            tokens, as there are ranks.
+
+    Raises ValueError for more ranks than tiles, heads, units, tokens or inputs, and for a layer
+    that nobody knows how to share.
+    """
+    group = TensorGroup(comm, tiles, sequence)
+    if group.tiles == 1:
+        return model
+    count = len(model.layers)
+    layers = [_shared(layer, count - 1 - n, group) for n, layer in enumerate(model.layers)]
+    last, loss = model.layers[-1], None
+    if isinstance(last, Head):
+        loss = TensorCrossEntropy(last.output.shape[0], group)
+    return model.with_layers(layers, loss)
+
+
+def _shared(layer: Layer, behind: int, group: TensorGroup) -> Layer:
+    """One layer; `behind` it are so many others."""
+    if isinstance(layer, Block):
+        return TensorBlock(layer, group)
+    if isinstance(layer, Embedding):
+        return TensorEmbedding(layer, group)
+    if isinstance(layer, Head):
+        return TensorHead(layer, group)
+    if isinstance(layer, Dense):
+        # Pairs from the end: what a column-parallel one leaves cut, a row-parallel one takes so.
+        return RowDense(layer, group) if behind % 2 == 0 else ColumnDense(layer, group)
+    raise ValueError(f"tensor parallelism knows no {type(layer).__name__}")

@@ -1,0 +1,137 @@
+"""The ranks that share one model's tensors, and what they add up and bring together."""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from hpcpar.comm.running import SEGMENT_BYTES
+from hpcpar.device import Array
+from hpcpar.linalg.grids import Plan
+from hpcpar.linalg.layers import layer_steps
+from hpcpar.nn import Arena
+from hpcpar.parallel.tiles import Tiles, deal_tiles
+from hpcpar.schedule.collectives import allgather, allreduce
+
+if TYPE_CHECKING:
+    from hpcpar.comm import Communicator
+    from hpcpar.comm.request import Request
+
+__all__ = ["Pending", "TensorGroup"]
+
+
+class Pending:
+    """A sum under way, of arrays of the arena."""
+
+    def __init__(
+        self, parts: Sequence[Array], out: Array, request: "Request | None", arena: Arena
+    ) -> None:
+        self._parts, self._out, self._request, self._arena = parts, out, request, arena
+
+    def wait(self) -> Array:
+        """The sum: an array that belongs to the caller."""
+        if self._request is not None:
+            self._request.wait()
+        self._arena.give([part for part in self._parts if part is not self._out])
+        return self._out
+
+
+class TensorGroup:
+    """The ranks along the tensor axis of a mesh.
+
+    Args:
+        comm: these ranks; None where there is one.
+        tiles: of every axis that is cut, whatever the number of ranks; None takes one a rank.
+        sequence: whether the residual stream's rows are shared too, between the products.
+
+    Raises ValueError where there are more ranks than tiles.
+    """
+
+    def __init__(
+        self, comm: "Communicator | None", tiles: int | None, sequence: bool = False
+    ) -> None:
+        self.comm = comm
+        self.rank, self.size = (0, 1) if comm is None else (comm.rank, comm.size)
+        self.tiled = tiles is not None  # the bits must not depend on the number of ranks
+        self.tiles = self.size if tiles is None else tiles
+        self.sequence = sequence and self.size > 1
+        if self.size > self.tiles:
+            raise ValueError(
+                f"{self.size} tensor-parallel ranks share {self.tiles} tiles: take at most "
+                f"{self.tiles} ranks, or more tiles"
+            )
+
+    def deal(self, what: str, extent: int, unit: int = 1) -> Tiles:
+        """The tiles of an axis of `extent` units of `unit` elements each; see `deal_tiles`."""
+        return deal_tiles(what, extent, self.tiles, self.rank, self.size, unit)
+
+    def rows(self, count: int) -> Tiles:
+        """The tiles of the residual stream's rows that this rank looks after: all, or its own."""
+        if self.sequence:
+            return _rows(count, self.tiles, self.rank, self.size)
+        return _rows(count, self.tiles if self.tiled else 1, 0, 1)
+
+    def own_rows(self, stream: Array) -> Array:
+        """The rows of an array (N, C) that this rank looks after; a view."""
+        held = self.rows(len(stream)).held
+        return stream[held.start : held.stop]
+
+    def start_sum(
+        self, tiles: Tiles, roots: Sequence[Array], arena: Arena, spread: bool = False
+    ) -> Pending:
+        """Begin to add up what all tiles have of an array (N, C). Collective.
+
+        Every rank gets the sum; with `spread` the rows that it looks after (`rows`). `roots` are
+        this rank's subtotals, of its part of the tree over the tiles (`Subtotals`); they are the
+        arena's, and belong to the sum. It is the sum of a product's layers: the ranks stand along
+        k, and what is counted along k is tiles.
+        """
+        if self.comm is None or len(tiles.mine) == len(tiles.runs):
+            return Pending(roots, roots[0], None, arena)
+        (count, width), dtype = roots[0].shape, roots[0].dtype
+        plan = Plan((count, width, len(tiles.runs)), (1, 1, self.size), (1, 1, 1))
+        segment = max(1, SEGMENT_BYTES // dtype.itemsize)
+        buffers = {f"root{i}": root for i, root in enumerate(roots)}
+        if spread and self.sequence:
+            runs = _row_runs(count, self.tiles, self.size)
+            out = arena.take((len(runs[self.rank]), width), dtype)
+            steps = layer_steps(plan, self.rank, segment, rows=runs)
+        else:
+            out = buffers.pop("root0")  # in place
+            nodes = self.comm.node_map
+            steps = layer_steps(plan, self.rank, segment, everywhere=True, nodes=nodes)
+        request = self.comm.irun(steps, {"out": out, **buffers}, name="tensor_sum")
+        return Pending(roots, out, request, arena)
+
+    def combine(self, x: Array, op: str = "sum") -> None:
+        """x = the sum or the max of all ranks' x, where the order does not matter. Collective."""
+        if self.comm is None or self.size == 1:
+            return
+        segment, nodes = max(1, SEGMENT_BYTES // x.itemsize), self.comm.node_map
+        steps = allreduce(self.rank, self.size, x.size, "auto", "out", segment=segment, nodes=nodes)
+        self.comm.run(steps, {"out": x}, op, name=f"tensor_{op}")
+
+    def gather(self, part: Array, count: int, arena: Arena) -> tuple[Array, list[Array]]:
+        """All `count` rows of an array of which every rank has those of `rows`. Collective.
+
+        Also the arrays to give back afterwards: none where `part` has all rows.
+        """
+        if self.comm is None or not self.sequence:
+            return part, []
+        width = part.shape[1]
+        counts = tuple(len(run) * width for run in _row_runs(count, self.tiles, self.size))
+        segment, nodes = max(1, SEGMENT_BYTES // part.itemsize), self.comm.node_map
+        steps = allgather(self.rank, self.size, counts, segment, nodes)
+        gathered = arena.take((count, width), part.dtype)
+        self.comm.run(steps, {"x": part, "out": gathered}, name="tensor_rows")
+        return gathered, [gathered]
+
+
+@lru_cache(maxsize=256)
+def _rows(count: int, tiles: int, rank: int, size: int) -> Tiles:
+    return deal_tiles("rows of a micro-batch", count, tiles, rank, size)
+
+
+@lru_cache(maxsize=64)
+def _row_runs(count: int, tiles: int, size: int) -> tuple[range, ...]:
+    """The rows of every rank."""
+    return tuple(_rows(count, tiles, rank, size).held for rank in range(size))

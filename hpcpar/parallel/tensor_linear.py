@@ -1,0 +1,146 @@
+"""Linear maps whose weight is cut, tile by tile (Shoeybi et al., arXiv:1909.08053, section 3).
+
+    column-parallel    y[:, tile] = x @ w[:, tile]        x is whole, y is cut
+                       dx = the sum over tiles of dy[:, tile] @ w[:, tile].T
+    row-parallel       y = the sum over tiles of x[:, tile] @ w[tile]
+                       dx[:, tile] = dy @ w[tile].T       x is cut, y is whole
+
+As products on grids of ranks (linalg/grids.py) the first of each pair is 1 x P x 1 with all of A
+everywhere, so that nothing moves, and the second 1 x 1 x P, whose layers are added up.
+
+Arrays are (N, I) and (N, O), weights (I, O); what is cut is there as far as this rank holds it.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from hpcpar.device import Array, namespace
+from hpcpar.nn import Arena
+from hpcpar.nn.ops import gelu
+from hpcpar.parallel.tensor_group import Pending, TensorGroup
+from hpcpar.parallel.tiles import Tiles
+from hpcpar.tree import Subtotals
+
+__all__ = ["ColumnParallel", "RowParallel", "tile_product"]
+
+
+class ColumnParallel:
+    """x (N, I) @ w (I, O), O cut; `groups` times the tiles' elements (three: q, k and v)."""
+
+    def __init__(self, group: TensorGroup, tiles: Tiles, groups: int = 1) -> None:
+        self._group, self._tiles = group, tiles
+        self._multiply = tile_product if group.tiled else _product
+        self._places = tiles.places(groups)
+        self._columns = [at for tile in self._places for at in tile]  # where tiles lie
+        # The rows of two or more columns are added one after the other, those of one otherwise.
+        single = any(len(run) == 1 for run in tiles.runs)
+        self._summed = self._columns if single else [slice(None)]
+        self._width = groups * tiles.runs[-1].stop
+
+    def forward(self, x: Array, w: Array, y: Array, arena: Arena) -> None:
+        """y = x @ w."""
+        for at in self._columns:
+            self._multiply(x, w[:, at], y[:, at], arena)
+
+    def weight_gradient(self, x: Array, dy: Array, dw: Array, arena: Arena) -> None:
+        """dw = x.T @ dy."""
+        for at in self._columns:
+            self._multiply(x.T, dy[:, at], dw[:, at], arena)
+
+    def bias_gradient(self, dy: Array, db: Array) -> None:
+        """db (O,) = the sum of dy's rows."""
+        for at in self._summed:
+            dy[:, at].sum(axis=0, out=db[at])
+
+    def gelu_backward(self, dy: Array, slope: Array, db: Array, arena: Arena) -> None:
+        """`gelu.backward` of what comes after the product and a bias."""
+        for at in self._summed:
+            gelu.backward(dy[:, at], slope[:, at], db[at], arena, self._width)
+
+    def input_gradient(self, dy: Array, w: Array, arena: Arena, spread: bool = False) -> Pending:
+        """dx = dy @ w.T, summed over all ranks; see `TensorGroup.start_sum`."""
+
+        def product(tile: Sequence[slice], out: Array) -> None:
+            first, *others = tile
+            self._multiply(dy[:, first], w[:, first].T, out, arena)
+            for at in others:
+                part = arena.take(out.shape, out.dtype)
+                self._multiply(dy[:, at], w[:, at].T, part, arena)
+                namespace(out).add(out, part, out=out)
+                arena.give(part)
+
+        like = arena.take((len(dy), len(w)), dy.dtype)
+        return _sum(self._group, self._tiles, product, self._places, like, arena, spread)
+
+
+class RowParallel:
+    """x (N, I) @ w (I, O), I cut."""
+
+    def __init__(self, group: TensorGroup, tiles: Tiles) -> None:
+        self._group, self._tiles = group, tiles
+        self._multiply = tile_product if group.tiled else _product
+        self._places = tiles.places()
+        self._rows = [at for (at,) in self._places]  # where tiles lie
+
+    def forward(self, x: Array, w: Array, arena: Arena, spread: bool = False) -> Pending:
+        """y = x @ w, summed over all ranks; see `TensorGroup.start_sum`."""
+
+        def product(tile: Sequence[slice], out: Array) -> None:
+            (at,) = tile
+            self._multiply(x[:, at], w[at], out, arena)
+
+        like = arena.take((len(x), w.shape[1]), x.dtype)
+        return _sum(self._group, self._tiles, product, self._places, like, arena, spread)
+
+    def weight_gradient(self, x: Array, dy: Array, dw: Array, arena: Arena) -> None:
+        """dw = x.T @ dy."""
+        for at in self._rows:
+            self._multiply(x[:, at].T, dy, dw[at], arena)
+
+    def input_gradient(self, dy: Array, w: Array, dx: Array, arena: Arena) -> None:
+        """dx = dy @ w.T."""
+        for at in self._rows:
+            self._multiply(dy, w[at].T, dx[:, at], arena)
+
+
+def _product(a: Array, b: Array, out: Array, arena: Arena) -> None:
+    namespace(out).matmul(a, b, out=out)
+
+
+def tile_product(a: Array, b: Array, out: Array, arena: Arena) -> None:
+    """out = a @ b, with bits that depend on the values and the shapes alone.
+
+    On a CPU that is so wherever matrices lie, and tiles are views. It is not where one of the
+    three is a vector, and a GPU's library looks at alignments: there they are copied.
+    """
+    if isinstance(out, np.ndarray) and 1 not in out.shape:
+        np.matmul(a, b, out=out)
+        return
+    left, right = arena.copy(a), arena.copy(b)
+    landing = arena.take(out.shape, out.dtype)
+    namespace(out).matmul(left, right, out=landing)
+    out[...] = landing
+    arena.give(left, right, landing)
+
+
+def _sum(
+    group: TensorGroup,
+    tiles: Tiles,
+    product: Callable[[Sequence[slice], Array], None],
+    places: Sequence[Sequence[slice]],
+    like: Array,
+    arena: Arena,
+    spread: bool,
+) -> Pending:
+    """Begin to sum what `product` writes for each tile, by the tree over the tiles' numbers.
+
+    `like` is an array of the sum's shape, which is given back.
+    """
+    sums = Subtotals(len(tiles.runs), like, arena)
+    arena.give(like)
+    for number, tile in zip(tiles.mine, places, strict=True):
+        leaf = sums.buffer()
+        product(tile, leaf)
+        sums.add(number, leaf)
+    return group.start_sum(tiles, sums.take(tiles.mine), arena, spread)

@@ -1,0 +1,116 @@
+"""The first and the last layer of a GPT, with a vocabulary that is shared by ranks.
+
+A rank holds some rows of the embedding, and the same rows as its part of the output projection.
+"""
+
+from typing import Any
+
+from hpcpar.device import Array, namespace
+from hpcpar.nn import Arena, Cut
+from hpcpar.nn.embedding import Embedding
+from hpcpar.nn.head import Head
+from hpcpar.nn.model import Tensors
+from hpcpar.nn.ops import embedding
+from hpcpar.parallel.tensor_group import TensorGroup
+from hpcpar.parallel.tensor_linear import ColumnParallel
+from hpcpar.parallel.tensor_norm import TensorNorm
+
+__all__ = ["TensorEmbedding", "TensorHead"]
+
+
+class TensorEmbedding:
+    """Tokens (B, T) -> wte[token] + wpe[position] (B, T, C), the same on every rank.
+
+    A rank looks up the tokens that it has; the sum over the ranks is exact, for all terms but one
+    are -0. Positions are on every rank.
+    """
+
+    def __init__(self, layer: Embedding, group: TensorGroup) -> None:
+        self.group = group
+        self.vocabulary, _ = layer.tokens.shape
+        self.tiles = group.deal("tokens", self.vocabulary)
+        self.tokens = layer.tokens.held(Cut(layer.tokens.shape, 0, self.tiles.cuts()))
+        self.positions = layer.positions
+        self.parameters = [self.tokens, self.positions]
+
+    def forward(self, p: Tensors, x: Array, arena: Arena) -> tuple[Array, Any]:
+        table, positions = p[self.tokens.name], p[self.positions.name]
+        batch, length = x.shape
+        if length > len(positions):
+            raise ValueError(
+                f"a sequence has {length} tokens, the model's context {len(positions)}"
+            )
+        y = arena.take((batch, length, table.shape[1]), table.dtype)
+        rows, first = y.reshape(batch * length, -1), self.tiles.held.start
+        embedding.forward_part(x.reshape(-1), table, first, self.vocabulary, rows)
+        self.group.combine(y)
+        namespace(y).add(y, positions[:length], out=y)
+        return y, x
+
+    def backward(self, p: Tensors, g: Tensors, dy: Array, saved: Any, arena: Arena) -> None:
+        tokens, length = saved, saved.shape[1]
+        positions = g[self.positions.name]
+        stream, first = dy.reshape(-1, dy.shape[-1]), self.tiles.held.start
+        rows, lent = self.group.gather(self.group.own_rows(stream), len(stream), arena)
+        rows.reshape(dy.shape).sum(axis=0, out=positions[:length])
+        embedding.backward(tokens.reshape(-1), rows, g[self.tokens.name], arena, first)
+        positions[length:] = 0
+        arena.give(dy, tokens, lent)
+
+    def backward_input(self, p: Tensors, dy: Array, saved: Any, arena: Arena) -> tuple[None, Any]:
+        return None, (dy, saved)
+
+    def backward_weight(self, g: Tensors, kept: Any, arena: Arena) -> None:
+        dy, tokens = kept
+        self.backward({}, g, dy, tokens, arena)
+
+    def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        return (*shape, self.tokens.shape[1])
+
+
+class TensorHead:
+    """(B, T, C) -> this rank's part of the logits (B, T, V). See `TensorBlock` about rows."""
+
+    def __init__(self, layer: Head, group: TensorGroup) -> None:
+        tiles = group.deal("tokens", layer.output.shape[0])
+        self.group, self.product = group, ColumnParallel(group, tiles)
+        self.norm = TensorNorm(group, layer.weight.name.removesuffix(".weight"))
+        self.output = layer.output.held(Cut(layer.output.shape, 0, tiles.cuts()))
+        self.parameters = [layer.weight, layer.bias, self.output]
+
+    def forward(self, p: Tensors, x: Array, arena: Arena) -> tuple[Array, Any]:
+        stream, output = x.reshape(-1, x.shape[-1]), p[self.output.name]
+        norm = self.norm.forward(p, stream, arena)
+        logits = arena.take((*x.shape[:-1], len(output)), x.dtype)
+        rows, lent = self.group.gather(norm.out, len(stream), arena)
+        self.product.forward(rows, output.T, logits.reshape(len(rows), -1), arena)
+        arena.give(x, lent)
+        return logits, norm
+
+    def backward(self, p: Tensors, g: Tensors, dy: Array, saved: Any, arena: Arena) -> Array:
+        dx, kept = self.backward_input(p, dy, saved, arena)
+        self.backward_weight(g, kept, arena)
+        return dx
+
+    def backward_input(
+        self, p: Tensors, dy: Array, saved: Any, arena: Arena
+    ) -> tuple[Array, tuple[Array, ...]]:
+        norm, output = saved, p[self.output.name]
+        d_logits = dy.reshape(-1, dy.shape[-1])
+        branch = self.product.input_gradient(d_logits, output.T, arena, spread=True).wait()
+        of_norm = self.norm.backward(p, branch, norm, len(d_logits), arena)
+        dx = arena.take((*dy.shape[:-1], output.shape[1]), dy.dtype)
+        self.group.own_rows(dx.reshape(len(d_logits), -1))[...] = branch
+        arena.give(branch)
+        return dx, (dy, norm.out, of_norm)
+
+    def backward_weight(self, g: Tensors, kept: tuple[Array, ...], arena: Arena) -> None:
+        dy, out, of_norm = kept
+        d_logits = dy.reshape(-1, dy.shape[-1])
+        rows, lent = self.group.gather(out, len(d_logits), arena)
+        self.product.weight_gradient(rows, d_logits, g[self.output.name].T, arena)
+        self.norm.write(g, of_norm)
+        arena.give(kept, lent)
+
+    def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        return (*shape[:-1], self.output.shape[0])
