@@ -27,7 +27,7 @@ from hpcpar.entry import note
 from hpcpar.errors import UserError
 from hpcpar.nn import ModelConfig, complete_model
 from hpcpar.optim import OptimConfig
-from hpcpar.parallel.config import BatchConfig, ParallelConfig
+from hpcpar.parallel.config import PLANNED, BatchConfig, ParallelConfig
 from hpcpar.run import RunConfig
 from hpcpar.threads import rank_threads
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from hpcpar.comm import Communicator
 
-__all__ = ["Config", "one_sentence", "parse", "share_config"]
+__all__ = ["Config", "given_keys", "one_sentence", "parse", "share_config"]
 
 T = TypeVar("T")
 
@@ -104,7 +104,32 @@ def parse(arguments: Sequence[str]) -> Config:
     config.model = complete_model(config.model)
     _check(config)
     config.batch.check()
+    if config.parallel.plan:
+        _check_plan(config, _named(flags))
     return config
+
+
+def _check_plan(config: Config, named: set[str]) -> None:
+    """Raises `UserError` for keys that a plan would choose, or cannot plan with."""
+    for key in (*PLANNED, "tensor", "sequence"):
+        if getattr(config.parallel, key) != getattr(ParallelConfig, key) or (
+            f"parallel.{key}" in named
+        ):
+            raise UserError(
+                f"--parallel.plan auto chooses the layout: leave --parallel.{key} out, or the plan"
+            )
+    if config.reproducible == "layout":
+        raise UserError("--parallel.plan auto knows no tiles: leave --reproducible layout out")
+
+
+def given_keys(arguments: Sequence[str]) -> set[str]:
+    """The keys that a command line and its file name. Raises `UserError` for an unreadable file."""
+    files, flags = _split(arguments)
+    return _named(flags) | {name for path in files for name in _flatten(_read(path))}
+
+
+def _named(flags: Sequence[str]) -> set[str]:
+    return {flag[2:].partition("=")[0].rstrip("+") for flag in flags if flag.startswith("--")}
 
 
 def share_config(comm: "Communicator", arguments: Sequence[str]) -> Config:
@@ -179,8 +204,7 @@ def _parse(files: Sequence[Path], flags: Sequence[str]) -> Config:
             table = _read(path)
             _refuse_unknown(_flatten(table), known, where=f"in {path}")
             settings = parser.parse_object(table, namespace=settings)
-        named = [flag[2:].partition("=")[0].rstrip("+") for flag in flags if flag.startswith("--")]
-        _refuse_unknown(named, known, where="on the command line")
+        _refuse_unknown(_named(flags), known, where="on the command line")
         parsed = parser.parse_args(_join_lists(flags, known), namespace=settings)
     except ArgumentError as error:
         raise UserError(one_sentence(str(error))) from None

@@ -4,9 +4,11 @@ CuPy is imported only when a GPU was asked for or found: on a machine without on
 but parts of it raise later, on use.
 """
 
+import contextlib
 import os
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -14,7 +16,7 @@ import numpy
 
 from hpcpar.errors import UserError
 
-__all__ = ["Array", "Device", "address", "as_array", "namespace", "to_host"]
+__all__ = ["Array", "Device", "address", "as_array", "free_host_bytes", "namespace", "to_host"]
 
 _DLPACK_CPU, _DLPACK_PINNED = 1, 3  # DLDeviceType in dlpack.h
 
@@ -106,6 +108,15 @@ class Device:
         """`array` on this device; a host array is copied to a GPU."""
         return self.xp.asarray(array)
 
+    def free_bytes(self) -> int | None:
+        """Memory that can still be had, of the whole node or of the GPU; None if nobody says."""
+        if self.kind == "cuda":
+            return int(self.xp.cuda.runtime.memGetInfo()[0])
+        try:
+            return free_host_bytes()
+        except (OSError, KeyError, ValueError):
+            return None
+
     def synchronize(self) -> None:
         """Wait for the work queued on this thread's current stream (not for the whole device)."""
         if self.kind == "cuda":
@@ -113,6 +124,20 @@ class Device:
 
     def __str__(self) -> str:
         return self.kind if self.kind == "cpu" else f"cuda:{self.index}"
+
+
+def free_host_bytes() -> int:
+    """Bytes of the node's memory that can still be had, or of this process's control group.
+
+    Raises OSError, KeyError or ValueError where Linux does not say.
+    """
+    fields = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+    left = int(fields["MemAvailable"].split()[0]) * 1024
+    group = Path("/sys/fs/cgroup")
+    with contextlib.suppress(OSError, ValueError):  # no limit ("max"), or no cgroups of version 2
+        limit, used = (int((group / f"memory.{name}").read_text()) for name in ("max", "current"))
+        left = min(left, limit - used)
+    return left
 
 
 class _NoCuda(Exception):

@@ -24,6 +24,7 @@ from hpcpar.mesh import Mesh
 from hpcpar.nn import build_model, fit_data, load_weights
 from hpcpar.optim import clip_scale, learning_rate
 from hpcpar.parallel import ParallelModel, parallelize
+from hpcpar.parallel.choose import choose
 from hpcpar.parallel.state import collect, collect_state, compare_copies, shapes, spread
 from hpcpar.run import Report, RunFolder, Trace
 
@@ -42,11 +43,15 @@ def train(config: Config, comm: Communicator) -> None:
     with together(comm):
         config.model = fit_data(config.model, dataset)
         plain = build_model(config.model, dataset)
-        sizes = config.parallel.sizes(comm.size)
-    mesh = Mesh(comm, **sizes)
-    model = parallelize(
-        plain, mesh, config.parallel, config.batch, config.optim, config.reproducible
+    parallel, plan = choose(
+        plain, comm, config.parallel, config.batch, config.optim, config.reproducible
     )
+    if plan:
+        note(plan, comm)
+    with together(comm):
+        sizes = parallel.sizes(comm.size)
+    mesh = Mesh(comm, **sizes)
+    model = parallelize(plain, mesh, parallel, config.batch, config.optim, config.reproducible)
     sampler = Sampler(len(dataset.train), config.batch.size, config.seed)
     for words in model.notes:
         note(words, comm)

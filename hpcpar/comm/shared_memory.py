@@ -6,14 +6,14 @@ The others open it through /proc/PID/fd. It is allocated in full at once: memory
 would be a SIGBUS.
 """
 
-import contextlib
 import ctypes
 import mmap
 import os
 import weakref
-from pathlib import Path
 
 import numpy as np
+
+from hpcpar.device import free_host_bytes
 
 __all__ = ["HostMemory", "check_memory"]
 
@@ -68,19 +68,9 @@ def check_memory(size: int) -> None:
 
     Asked before, because Linux would rather kill processes than refuse (proc(5), cgroups(7)).
     """
-    left = _available()
+    left = free_host_bytes()
     if size > left:
         raise OSError(f"{size:,} bytes are needed on this node, and {left:,} are left")
-
-
-def _available() -> int:
-    fields = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
-    left = int(fields["MemAvailable"].split()[0]) * 1024
-    group = Path("/sys/fs/cgroup")
-    with contextlib.suppress(OSError, ValueError):  # no limit ("max"), or no cgroups of version 2
-        limit, used = (int((group / f"memory.{name}").read_text()) for name in ("max", "current"))
-        left = min(left, limit - used)
-    return left
 
 
 def _mapped(descriptor: int, size: int) -> np.ndarray:

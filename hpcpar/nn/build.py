@@ -84,10 +84,11 @@ def fit_data(config: ModelConfig, data: "Dataset") -> ModelConfig:
     return replace(config, vocabulary=config.vocabulary or data.vocabulary)
 
 
-def build_model(config: ModelConfig, data: "Dataset") -> Model:
-    """The model of this configuration, for data that it fits."""
+def build_model(config: ModelConfig, data: "Dataset | None") -> Model:
+    """The model of this configuration, for data that it fits; a GPT needs to know no data."""
     if config.kind == "gpt":
         return gpt(config.layers, config.heads, config.width, config.context, config.vocabulary)
+    assert data is not None
     task = cast(Literal["classification", "regression"], data.task)
     if config.kind == "mlp":
         return mlp(data.features, data.outputs, config.width, config.layers, task)

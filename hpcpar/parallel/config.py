@@ -6,7 +6,9 @@ from typing import Literal
 
 from hpcpar.errors import UserError
 
-__all__ = ["BatchConfig", "ParallelConfig"]
+__all__ = ["PLANNED", "BatchConfig", "ParallelConfig"]
+
+PLANNED = ("data", "pipeline", "schedule", "chunks", "zero", "recompute")  # what a plan chooses
 
 
 @dataclass

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from hpcpar.nn import Model
 from hpcpar.optim import OptimConfig
-from hpcpar.parallel.config import BatchConfig, ParallelConfig
+from hpcpar.parallel.config import PLANNED, BatchConfig, ParallelConfig
 from hpcpar.parallel.figures import Figures
 from hpcpar.parallel.layout import Layout
 from hpcpar.parallel.memory import Bytes, plan_bytes
@@ -13,9 +13,8 @@ from hpcpar.parallel.predict import Seconds, predict
 from hpcpar.parallel.recompute import recomputed
 from hpcpar.parallel.stages import cut_stages
 
-__all__ = ["AXES", "Plan", "describe", "layouts", "plan_layout", "plan_layouts"]
+__all__ = ["Plan", "describe", "layouts", "plan_layout", "plan_layouts"]
 
-AXES = ("data", "pipeline", "schedule", "chunks", "zero", "recompute")  # what a plan chooses
 CHUNKS = (2, 3, 4)
 
 
@@ -123,7 +122,7 @@ def _fits(parallel: ParallelConfig, given: Mapping[str, object]) -> bool:
         moot.add("zero")
     return all(
         name in moot or getattr(parallel, name) == given[name]
-        for name in AXES
+        for name in PLANNED
         if name in given and (name, given[name]) != ("data", -1)
     )
 

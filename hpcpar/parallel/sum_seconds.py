@@ -62,16 +62,18 @@ class _Link:
 
     def __init__(self, layout: Layout, figures: Figures) -> None:
         self._ranks, self._figures = layout.data, figures
+        self._whole = layout.parallel.zero == 0
         leaves = len(layout.leaves)
         self._roots = [roots(run.start, run.stop, leaves) for run in layout.runs]
 
     def sum(self, size: int, messages: int, rank: int) -> float:
-        """Roots that meet: everybody gets a slice of everybody's, and adds it up."""
+        """Roots that meet: all get slices of all, and add them up; without ZeRO all get the sum."""
         ranks, every = self._ranks, sum(self._roots)
         own = self._roots[rank]
         elements = max(own * (ranks - 1), every - own) * size / ranks
         adding = ITEM * (every - 1) * size / ranks * self._figures.combine
-        return self._travel(elements, messages) + adding
+        shared = self.gather(size, messages) if self._whole else 0.0
+        return self._travel(elements, messages) + adding + shared
 
     def exchange(self, size: int, messages: int) -> float:
         """A round of leaves."""

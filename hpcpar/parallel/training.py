@@ -70,6 +70,8 @@ class ParallelModel:
         found, axes = [], self.axes
         if self.idle_ranks:
             found.append(f"{self.idle_ranks} ranks have no leaf of the batch to compute")
+        if axes.parallel.speeds and self._layout.rounds:
+            found.append("--parallel.zero 2 and 3 deal leaves evenly, whatever the speeds are")
         if axes.tensor is not None and self._layout.reproducible == "ranks":
             found.append(
                 f"with --parallel.tensor {axes.tensor_size} the bits are those of so many tensor "

@@ -17,6 +17,7 @@ from hpcpar.tools.doctor import doctor
 from hpcpar.tools.evaluate import evaluate
 from hpcpar.tools.export import export
 from hpcpar.tools.generate import generate
+from hpcpar.tools.plan import plan
 
 if TYPE_CHECKING:
     from hpcpar.comm import Communicator
@@ -28,7 +29,9 @@ TOOLS: dict[str, Callable[..., None]] = {
     "evaluate": evaluate,
     "export": export,
     "generate": generate,
+    "plan": plan,
 }
+BESIDE: set[str | int] = {"comm", "settings"}  # what is no flag
 
 
 def main(arguments: Sequence[str], comm: "Communicator") -> None:
@@ -41,11 +44,29 @@ def main(arguments: Sequence[str], comm: "Communicator") -> None:
     subcommands = parser.add_subcommands(dest="tool")
     for name, function in TOOLS.items():
         tool = ArgumentParser(exit_on_error=False)
-        tool.add_function_arguments(function, skip={"comm"}, as_positional=True)
+        tool.add_function_arguments(function, skip=BESIDE, as_positional=True)
         summary = (inspect.getdoc(function) or "").splitlines()[0]
         subcommands.add_subcommand(name, tool, help=summary)
+    own, more = list(arguments), {}
+    if own and "settings" in inspect.signature(TOOLS.get(own[0], main)).parameters:
+        own, more["settings"] = _apart(own)
     try:
-        parsed = parser.parse_args(list(arguments))
+        parsed = parser.parse_args(own)
     except ArgumentError as error:
         raise UserError(f"{one_sentence(str(error))}; see python -m hpcpar --help") from None
-    TOOLS[parsed.tool](**parsed[parsed.tool].as_dict(), comm=comm)
+    TOOLS[parsed.tool](**parsed[parsed.tool].as_dict(), **more, comm=comm)
+
+
+def _apart(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The arguments of a tool; and those of training, a file and its keys, which it takes too."""
+    tool, *rest = arguments
+    own, settings = [tool], []
+    if rest and not rest[0].startswith("-"):
+        settings.append(rest.pop(0))
+    flags = set(inspect.signature(TOOLS[tool]).parameters) | {"help"}
+    into = own
+    for word in rest:
+        if word.startswith("--"):
+            into = own if word[2:].partition("=")[0] in flags else settings
+        into.append(word)
+    return own, settings

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from hpcpar.config import Config, parse
+from hpcpar.config import Config, given_keys, parse
 from hpcpar.errors import UserError
 from hpcpar.threads import rank_threads
 
@@ -69,3 +69,27 @@ def test_mistakes_are_one_sentence(arguments, tmp_path, monkeypatch):
 def test_threads_of_a_rank(environ, threads):
     assert rank_threads(0, environ) == threads
     assert rank_threads(7, environ) == 7
+
+
+def test_a_plan_chooses_the_axes(tmp_path):
+    config = parse(["--parallel.plan", "auto", "--parallel.speeds", "1,1,0.5"])
+    assert config.parallel.plan == "auto" and config.parallel.speeds == (1.0, 1.0, 0.5)
+    path = tmp_path / "run.toml"
+    path.write_text('[parallel]\nplan = "auto"\nzero = 1\npipeline = 1\n')  # as a run has saved it
+    assert parse([str(path)]).parallel.plan == "auto"
+    for flags in (
+        ["--parallel.zero", "1"], ["--parallel.data=2"], ["--parallel.recompute", "true"],
+        ["--parallel.tensor", "2"], ["--parallel.schedule", "gpipe"],
+    ):  # fmt: skip
+        key = flags[0].partition("=")[0]
+        with pytest.raises(UserError, match=f"auto chooses the layout: leave {key} out"):
+            parse(["--parallel.plan", "auto", *flags])
+    with pytest.raises(UserError, match="leave --reproducible layout out"):
+        parse(["--parallel.plan", "auto", "--reproducible", "layout"])
+
+
+def test_given_keys_are_those_of_the_file_and_of_the_flags(tmp_path):
+    path = tmp_path / "run.toml"
+    path.write_text("steps = 3\n[parallel]\nzero = 1\n")
+    keys = given_keys([str(path), "--parallel.pipeline=2", "--data.paths", "a", "b"])
+    assert keys == {"steps", "parallel.zero", "parallel.pipeline", "data.paths"}

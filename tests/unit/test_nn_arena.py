@@ -32,6 +32,20 @@ def test_take_and_give():
     assert not np.shares_memory(c, d)
 
 
+def test_memory_is_used_again_for_other_shapes():
+    arena = Arena()
+    first = arena.take((3, 4), np.float32)
+    arena.give(first)
+    for shape, dtype in [((12,), np.int32), ((2, 3), np.float64), ((1, 2, 6), np.float32)]:
+        array = arena.take(shape, dtype)
+        assert array.shape == shape and array.dtype == dtype and array.flags.c_contiguous
+        assert np.shares_memory(array, first)
+        arena.give(array)
+    assert arena.bytes == 48
+    with pytest.raises(ValueError, match="not lent"):
+        arena.give(first)
+
+
 def test_arrays_larger_than_a_slab_and_empty_ones():
     arena = Arena()
     for shape in [(0, 5), (), (3,), (1 << 25,), (7, 1)]:

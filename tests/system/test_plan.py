@@ -1,0 +1,73 @@
+"""python -m hpcpar plan, and a run that takes what it finds."""
+
+import pytest
+from training import sha256, summary, train, write_config
+
+GPT = (
+    "--model.layers", 8, "--model.width", 256, "--model.heads", 4, "--model.context", 256,
+    "--model.vocabulary", 5000, "--batch.size", 64, "--batch.micro", 1, "--batch.leaves", 16,
+)  # fmt: skip
+ELSEWHERE = ("--flops", "150T", "--bandwidth", "25GB", "--latency", "5e-6")
+
+
+def plan(mpirun, *arguments, ranks=1):
+    return mpirun(ranks, "-m", "hpcpar", "plan", *map(str, arguments), limit=50)
+
+
+def rows(output: str) -> list[str]:
+    return [line for line in output.splitlines() if line.startswith("data ")]
+
+
+def test_another_machine_is_planned_on_one_rank(mpirun):
+    done = plan(mpirun, "--ranks", 16, "--memory", "80GB", "--top", 4, *ELSEWHERE, *GPT)
+    assert done.returncode == 0, done.stderr
+    assert len(rows(done.stdout)) == 4
+    for words in ("16 ranks", "1.5e+14 flop/s (given)", "bandwidth 25 GB/s: given", "tokens/s"):
+        assert words in done.stdout
+    kept = plan(
+        mpirun, "--ranks", 16, *ELSEWHERE, *GPT, "--parallel.pipeline", 4, "--parallel.zero", 1
+    )
+    assert rows(kept.stdout)
+    assert all("data 4 x pipeline 4" in row and "zero 1" in row for row in rows(kept.stdout))
+
+
+def test_this_machine_is_measured_on_all_its_ranks(mpirun, tmp_path):
+    config = write_config(tmp_path, "gpt")
+    done = plan(mpirun, config, "--speeds", "1,0.5", ranks=2)
+    assert done.returncode == 0, done.stderr
+    assert "measured (2 ranks here)" in done.stdout
+    assert "2 ranks" in done.stdout and rows(done.stdout)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--ranks", 16, "--memory", "1MB"], ["no layout fits into 1.0 MB", "are missing for"]),
+        (["--ranks", 4, "--speeds", "1,2"], ["speeds has 2 numbers for 4 ranks"]),
+        (["--ranks", 7, "--parallel.pipeline", 2], ["no layout of 7 ranks", "leave some out"]),
+        (["--memory", "much"], ["--memory takes bytes", "'much'"]),
+        (["--flops", "fast"], ["--flops takes a number", "'fast'"]),
+        (["--model.widht", 3], ["model.widht", "did you mean model.width?"]),
+        (["--parallel.tensor", 2], ["no tensor-parallel ranks"]),
+    ],
+    ids=lambda value: str(value[-2]) if len(value) > 1 else "",
+)
+def test_mistakes(mpirun, arguments, words):
+    done = plan(mpirun, *ELSEWHERE, *GPT, *arguments)
+    assert done.returncode == 2, done.stdout + done.stderr
+    said = [line for line in done.stderr.splitlines() if line.startswith("hpcpar: ")]
+    assert len(said) == 1 and "Traceback" not in done.stderr
+    assert all(word in said[0] for word in words), said
+
+
+def test_a_run_takes_the_plan_and_has_the_same_hash(mpirun, tmp_path):
+    config = write_config(tmp_path, "gpt")
+    planned = train(
+        mpirun, 2, config, "--steps", 3, "--run.dir", tmp_path / "a", "--parallel.plan", "auto"
+    )
+    asked = train(mpirun, 1, config, "--steps", 3, "--run.dir", tmp_path / "b")
+    assert sha256(planned) == sha256(asked)
+    told = [line for line in planned.stderr.splitlines() if "plan: data" in line]
+    assert len(told) == 1 and "s a step" in told[0] and "predicted" in told[0]
+    layout = summary(tmp_path / "a")["layout"]
+    assert f"data {layout['data']} x pipeline {layout['pipeline']}" in told[0]
