@@ -44,7 +44,7 @@ def test_planned_is_what_is_there(comm, layout):
         pytest.skip(f"{comm.size} ranks are no multiple of {pipeline}")
     parallel = ParallelConfig(pipeline=pipeline, schedule=schedule, zero=zero, recompute=again)
     batch, optim = BatchConfig(32, 2, leaves), OptimConfig()
-    plain = gpt(layers=6, heads=2, width=64, context=CONTEXT, vocabulary=97)
+    plain = gpt(layers=6, heads=2, width=32, context=CONTEXT, vocabulary=97)
     alone = comm.split(0)  # its scratch is that of this model
     mesh = hpcpar.Mesh(alone, **parallel.sizes(comm.size))
     model = parallelize(plain, mesh, parallel, batch, optim)
