@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import hpcpar
-from hpcpar.linalg import DistributedMatrix, distribute, matmul, operands, sums
+from hpcpar.linalg import DistributedMatrix, choice, distribute, matmul, operands, storage, sums
 from hpcpar.linalg.arguments import problem_of
 from hpcpar.linalg.choice import Into, candidate_costs
 from hpcpar.linalg.grids import candidates
@@ -77,7 +77,7 @@ def test_what_fails_on_one_rank_fails_on_all(comm, mesh, monkeypatch, where, in_
         assert np.isfinite(matmul(A, B, grid=grid).local).all()
 
 
-SHAPE = 320, 256, 384
+SHAPE = 448, 384, 576
 TILES = 32, 64, 48
 WAYS = {
     "plain": {},
@@ -140,17 +140,20 @@ def traced(comm, A, B, given):
 
 @pytest.mark.parametrize("in_place", [True, False])
 @pytest.mark.parametrize(("way", "dtype"), CASES)
-def test_memory_is_kept(comm, mesh, way, dtype, in_place):
+def test_memory_is_kept(comm, mesh, monkeypatch, way, dtype, in_place):
     """What is predicted is an upper bound of what is allocated, with much memory or little."""
     if comm.size > 4 and (way not in ("plain", "layers") or dtype == "f4"):
         pytest.skip("with fewer ranks")
     m, n, k = SHAPE
+    if not in_place:  # as between nodes: nothing is in shared memory, which is not traced
+        for module in (storage, choice):
+            monkeypatch.setattr(module, "lie_together", lambda comm: comm.size == 1)
     given = arguments(mesh, way, dtype)
     A = filled(mesh, (m, k), dtype, "block", in_place=in_place)
     B = filled(mesh, (n, k), dtype, "cyclic", 24, in_place=in_place).H
     reference = matmul(A, B, **given).gather()
     needed = least(A, B, given)
-    for memory in (needed + (1 << 15), None):
+    for memory in (needed + (1 << 17), None):
         given = arguments(mesh, way, dtype)
         C, peak = traced(comm, A, B, given | {"memory": memory})
         extra = C.report.cost.extra
