@@ -62,8 +62,9 @@ def test_planned_is_what_is_there(comm, layout):
     alone.close()
     for name in ("parameters", "optimizer"):
         assert getattr(found, name) == getattr(planned, name), name
-    for name in ("gradients", "activations"):
-        assert getattr(found, name) == pytest.approx(getattr(planned, name), rel=0.05), name
+    assert found.gradients == pytest.approx(planned.gradients, rel=0.05)
+    held_up = 2 * 4 * batch.micro * CONTEXT * 64 if pipeline > 1 else 0  # by a slow receiver
+    assert abs(found.activations - planned.activations) <= 0.05 * planned.activations + held_up
     # Sums may all be under way at a time or not; their scratch is not always of the right size.
     assert found.buffers <= 1.25 * planned.buffers + 4096
     without = found.total - found.buffers, planned.total - planned.buffers
