@@ -14,7 +14,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 
 .DELETE_ON_ERROR:
-.PHONY: help train test mpich bench gpu lint format docs coverage clean distclean
+.PHONY: help train test long mpich bench gpu lint format docs coverage clean distclean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 18
@@ -37,6 +37,9 @@ train: $(VENV)/.with-train ## train a small language model on N ranks, with the 
 
 test: $(VENV)/.with-test mpich ## run all tests; ARGS="mpi --ranks 3 -k allreduce" runs some
 	@$(BIN)/python tests/run.py $(ARGS)
+
+long: $(VENV)/.with-test mpich ## run the long form of the tests: each on every number of ranks
+	@HPCPAR_LONG=1 $(BIN)/python tests/run.py $(ARGS)
 
 # A part of the tests runs on a second MPI library too, where that can be installed.
 mpich: ## make the environment of MPICH, for tests

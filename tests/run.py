@@ -1,8 +1,8 @@
 """Run the tests: `python tests/run.py [PART...] [--ranks N...] [-k EXPRESSION] [-m EXPRESSION]`.
 
 The parts: `process` (tests/unit and tests/system, one process; system tests start mpirun
-themselves), `mpi` (tests/mpi under mpirun on 1, 2, 3, 4 and 8 ranks), `mpich` (the same on two
-counts, by MPICH, from the virtual environment .venv-mpich). Every launch has a hard time limit.
+themselves), `mpi` (tests/mpi under mpirun on 1, 2, 3, 4 and 8 ranks), `mpich` (the same on one
+count, by MPICH, from the virtual environment .venv-mpich). Every launch has a hard time limit.
 
 A test counts once a launch, and as passed when it passed on every rank. It is an error when ranks
 found or ran different tests, when a launch found none, and when a test ran in no launch at all,
@@ -22,10 +22,11 @@ from pathlib import Path
 
 from judge import Tests, Verdict, collected, excused, judge, never_ran, read_record
 from launch import ROOT, mpirun_command, run
+from long import LONG
 
 PARTS = ("process", "mpi", "mpich")
 RANKS = (1, 2, 3, 4, 8)
-MPICH_RANKS = (3, 4)
+MPICH_RANKS = (3, 4) if LONG else (3,)
 LIMIT_PROCESS = 900  # seconds a launch may take
 LIMIT_MPI = 240
 MPICH_PYTHON = ROOT / ".venv-mpich" / "bin" / "python"

@@ -7,6 +7,7 @@ import tracemalloc
 import ml_dtypes
 import numpy as np
 import pytest
+from long import only_on
 
 import hpcpar
 from hpcpar.linalg import DistributedMatrix, choice, distribute, matmul, operands, storage, sums
@@ -143,6 +144,7 @@ def traced(comm, A, B, given):
 @pytest.mark.parametrize(("way", "dtype"), CASES)
 def test_memory_is_kept(comm, mesh, monkeypatch, way, dtype, in_place):
     """What is predicted is an upper bound of what is allocated, with much memory or little."""
+    only_on(comm.size, 1, 2, 3)
     if comm.size > 4 and (way not in ("plain", "layers") or dtype == "f4"):
         pytest.skip("with fewer ranks")
     m, n, k = SHAPE
@@ -169,6 +171,7 @@ def test_memory_is_kept(comm, mesh, monkeypatch, way, dtype, in_place):
 @pytest.mark.parametrize("dtype", ["f4", "c8", "f2"])
 def test_the_memory_that_is_needed_is_enough(comm, mesh, dtype, in_place):
     """On grids of every kind, and without one, when it is the least of all."""
+    only_on(comm.size, 1, 2, 3)
     A = filled(mesh, (60, 50), dtype, "block", in_place=in_place)
     B = filled(mesh, (50, 70), dtype, "rows", in_place=in_place)
     reference, every = (A @ B).gather(), []
