@@ -83,26 +83,16 @@ class Optimizer(ABC):
         grads: Mapping[str, Array],
         lr: float,
         scale: float = 1.0,
-        share: range | None = None,
     ) -> None:
-        """One step, in place, with the gradients multiplied by `scale` (they stay as they are).
-
-        `share` is the run of elements to update, counted through all parameters; None is all.
-        """
+        """One step, in place, with the gradients multiplied by `scale` (they stay as they are)."""
         self.steps += 1
-        share = range(self.size) if share is None else share
-        offset = 0
         for parameter in self.parameters:
-            first, last = max(share.start - offset, 0), min(share.stop - offset, parameter.size)
-            offset += parameter.size
-            if first >= last:
-                continue
             name = parameter.name
             decay = self.config.weight_decay if parameter.decay else 0.0
             arrays = [params[name], grads[name], *(self.state[kind][name] for kind in self.kinds)]
             weights, gradient, *state = (array.reshape(-1) for array in arrays)
-            for start in range(first, last, self._block):
-                block = slice(start, min(start + self._block, last))
+            for start in range(0, parameter.size, self._block):
+                block = slice(start, min(start + self._block, parameter.size))
                 w, g, *s = (array[block] for array in (weights, gradient, *state))
                 scaled, spare = self._scratch[:, : w.size]
                 self.xp.multiply(g, scale, out=scaled)

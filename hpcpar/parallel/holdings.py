@@ -1,6 +1,6 @@
 """What a rank holds of a model: some of its layers, their parameters in buckets."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from hpcpar.device import Array
@@ -109,7 +109,9 @@ class Holdings:
         tied_to = self.buckets[number].parameters[0].tied_to
         return number if tied_to is None else self.home[tied_to]
 
-    def _ties(self, model: Model, stages: Sequence[range], uses: Sequence[Parameter]):  # type: ignore[no-untyped-def]
+    def _ties(
+        self, model: Model, stages: Sequence[range], uses: Sequence[Parameter]
+    ) -> Iterator[Tie]:
         places = {}
         for number, run in enumerate(stages):
             for i in run:

@@ -1,5 +1,6 @@
 """The parameters of a rank's layers: all of them, or slices that are gathered layer by layer."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["GatheredWeights", "Weights", "WholeWeights"]
 
 
-class Weights:
+class Weights(ABC):
     """What both have in common.
 
     Tell in which order layers will be used (`begin`), then `take` the parameters of one after the
@@ -44,20 +45,23 @@ class Weights:
         """Of parameters that are held for a while only."""
         return 0
 
+    @abstractmethod
     def run(self, bucket: int) -> range:
         """The elements of a bucket that are held."""
-        raise NotImplementedError
 
+    @abstractmethod
     def begin(self, visits: Sequence[int]) -> None:
         """The layers that are going to be used, in this order."""
 
+    @abstractmethod
     def take(self, layer: int) -> Tensors:
         """The parameters of a layer by name, until they are given back."""
-        raise NotImplementedError
 
+    @abstractmethod
     def give(self, layer: int) -> None:
         """A layer is done with them."""
 
+    @abstractmethod
     def updated(self) -> None:
         """The own slices were changed: the others shall see it. Collective."""
 
@@ -83,8 +87,14 @@ class WholeWeights(Weights):
     def run(self, bucket: int) -> range:
         return range(self.holdings.buckets[bucket].size)
 
+    def begin(self, visits: Sequence[int]) -> None:
+        """They are all there."""
+
     def take(self, layer: int) -> Tensors:
         return self._params[layer]
+
+    def give(self, layer: int) -> None:
+        """They stay."""
 
     def updated(self) -> None:
         if self.comm is None:
@@ -143,6 +153,9 @@ class GatheredWeights(Weights):
 
     def give(self, layer: int) -> None:
         self._arena.give(self._lent.pop(0))
+
+    def updated(self) -> None:
+        """They are gathered when a layer needs them."""
 
     def _gather(self) -> None:
         """Start to bring together what the next visit needs."""
