@@ -24,7 +24,7 @@ from rich.table import Table
 SLEPT = PEERS / "slept_layouts.py"
 SCHEDULES = ("gpipe", "1f1b", "interleaved", "zero-bubble")
 LIMIT = 120  # seconds for one launch
-LAYERS, FORWARD, BACKWARD = 8, 0.010, 0.020  # of a pipeline; seconds of a layer
+LAYERS = 8  # of a pipeline
 GRADIENT = 16 << 20  # bytes
 
 
@@ -32,13 +32,16 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--ranks", type=int, default=4, help="of the pipeline")
     parser.add_argument("--micros", type=int, default=8)
+    parser.add_argument(
+        "--forward", type=float, default=0.02, help="seconds of a layer; backward takes twice that"
+    )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--two-nodes", action="store_true", help="exposed communication")
     parser.add_argument("--short", action="store_true", help="2 ranks, 1 round")
     parser.add_argument("--json", type=Path, default=Path("results/layouts.json"))
     options = parser.parse_args()
     if options.short:
-        options.ranks, options.micros, options.rounds = 2, 4, 1
+        options.ranks, options.micros, options.rounds, options.forward = 2, 4, 1, 0.005
     console = Console(width=100)
     rows = exposed(options) if options.two_nodes else pipelines(options)
     table = Table(title="measured" if options.two_nodes else f"{options.ranks} ranks, measured")
@@ -55,7 +58,7 @@ def main() -> int:
 def pipelines(options: argparse.Namespace) -> list[dict[str, Any]]:
     """A row a schedule."""
     p, m = options.ranks, options.micros
-    f, b = FORWARD * LAYERS / p, BACKWARD * LAYERS / p
+    f, b = options.forward * LAYERS / p, 2 * options.forward * LAYERS / p
     beyond = {  # of a step's m (f + b)
         "gpipe": (p - 1) * (f + b),
         "1f1b": (p - 1) * (f + b),
@@ -67,7 +70,7 @@ def pipelines(options: argparse.Namespace) -> list[dict[str, Any]]:
         for name in SCHEDULES:
             arguments = (
                 "--pipeline", p, "--schedule", name, "--micros", m, "--layers", LAYERS,
-                "--forward", FORWARD, "--backward", BACKWARD,
+                "--forward", options.forward, "--backward", 2 * options.forward,
             )  # fmt: skip
             (line,) = json_lines(launch(mpirun(p, SLEPT, *arguments), LIMIT))
             found[name].append(line["seconds"])
