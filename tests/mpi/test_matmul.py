@@ -177,9 +177,9 @@ def test_words_in_the_plans_own_layout(comm, mesh):
 
 @pytest.mark.parametrize("dtype", ["f4", "c8", ml_dtypes.bfloat16])
 def test_tiles_give_the_same_bits_everywhere(comm, mesh, dtype):
+    """On every grid of this number of ranks, in every layout; and on one rank."""
     if dtype == "c8":
         only_on(comm.size, 1, 2, 3, 4)
-    """On every grid of this number of ranks, in every layout; and on one rank."""
     random = np.random.default_rng(7)
     a, b = values(random, (45, 70), dtype), values(random, (70, 38), dtype)
     tiles = 16, 8, 12
