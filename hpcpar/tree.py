@@ -56,7 +56,7 @@ class Subtotals:
     def __init__(self, leaves: int, like: Array, lender: Lender | None = None) -> None:
         self.leaves = leaves
         self._xp, self._shape, self._dtype = namespace(like), like.shape, like.dtype
-        self._sums: dict[Node, Array] = {}  # as large as they have grown
+        self._sums: dict[Node, Array | None] = {}  # as large as they have grown
         self._free: list[Array] = []
         self._lender = lender
 
@@ -73,28 +73,39 @@ class Subtotals:
         else:
             self._free += arrays
 
-    def add(self, leaf: int, array: Array) -> None:
+    def add(self, leaf: int, array: Array | None) -> None:
         """Put a leaf in its place, and add up every pair of siblings it completes.
 
-        The array is written: it belongs to the sum from now on.
+        The array is written: it belongs to the sum from now on. None is a leaf without a value: its
+        sibling goes on as it is.
         """
         node = Node(0, leaf)
         while (width := 1 << node.level) < self.leaves:
             left, right = node.index & ~1, node.index | 1
             if right * width < self.leaves:  # the sibling exists: wait for it, or add it
-                sibling = self._sums.pop(Node(node.level, node.index ^ 1), None)
-                if sibling is None:
+                other = Node(node.level, node.index ^ 1)
+                if other not in self._sums:
                     break
-                first, second = (array, sibling) if node.index == left else (sibling, array)
-                self._xp.add(first, second, out=first)
-                self.free(second)
-                array = first
+                sibling = self._sums.pop(other)
+                pair = (array, sibling) if node.index == left else (sibling, array)
+                array = self._added(*pair)
             node = Node(node.level + 1, node.index // 2)
         self._sums[node] = array
 
     def take(self, run: range) -> list[Array]:
-        """The roots of a run of which all leaves were added, left to right; they are forgotten."""
-        return [self._sums.pop(node) for node in subtrees(run.start, run.stop, self.leaves)]
+        """The roots of a run of which all leaves were added, left to right; they are forgotten.
+
+        A subtree without any value has no root.
+        """
+        found = [self._sums.pop(node) for node in subtrees(run.start, run.stop, self.leaves)]
+        return [root for root in found if root is not None]
+
+    def _added(self, first: Array | None, second: Array | None) -> Array | None:
+        if first is None or second is None:
+            return second if first is None else first
+        self._xp.add(first, second, out=first)
+        self.free(second)
+        return first
 
 
 def tree_total(values: np.ndarray) -> float:

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from hpcpar.device import Array, namespace
 from hpcpar.nn.arena import Arena
+from hpcpar.nn.attention import Attention, Heads
 from hpcpar.nn.footprint import (
     Footprint,
     floats,
@@ -12,7 +13,7 @@ from hpcpar.nn.footprint import (
     norm_backward_scratch,
 )
 from hpcpar.nn.model import Tensors
-from hpcpar.nn.ops import attention, gelu, layernorm, linear
+from hpcpar.nn.ops import gelu, layernorm, linear
 from hpcpar.nn.ops.blocks import block_rows
 from hpcpar.nn.parameters import Parameter
 
@@ -25,15 +26,6 @@ class Norm(NamedTuple):
     out: Array  # (N, C)
     normal: Array  # (N, C)
     rstd: Array  # (N, 1)
-
-
-class Heads(NamedTuple):
-    """What attention leaves behind."""
-
-    qkv: Array  # (B, T, 3 C)
-    scores: Array  # (B, H, T, T)
-    inverse: Array  # (B, H, T, 1)
-    out: Array  # (B, T, C)
 
 
 class Hidden(NamedTuple):
@@ -69,6 +61,7 @@ class Block:
             raise ValueError(f"width {width} is not a multiple of the {heads} heads")
         self.heads = heads
         self.prefix = prefix
+        self._attend = Attention(heads)
         into = 0.02 / sqrt(2 * depth)  # residual projections
         self.parameters = [
             Parameter(f"{prefix}ln_1.weight", (width,), "ones"),
@@ -123,16 +116,7 @@ class Block:
 
         self._linear_backward("attn.c_proj", p, g, heads.out.reshape(stream.shape), stream, branch)
         d_qkv = arena.take(heads.qkv.shape, dy.dtype)
-        attention.backward(
-            branch.reshape(dy.shape),
-            heads.out,
-            heads.qkv,
-            self.heads,
-            heads.scores,
-            heads.inverse,
-            d_qkv,
-            arena,
-        )
+        self._attend.backward(branch.reshape(dy.shape), heads, d_qkv, arena)
         rows = d_qkv.reshape(len(stream), -1)
         self._linear_backward("attn.c_attn", p, g, norm_1.out, rows, branch)
         arena.give(heads, d_qkv)
@@ -178,16 +162,7 @@ class Block:
         branch = arena.take(stream.shape, dy.dtype)
         input_gradient("attn.c_proj", middle, branch)
         d_qkv = arena.take(heads.qkv.shape, dy.dtype)
-        attention.backward(
-            branch.reshape(dy.shape),
-            heads.out,
-            heads.qkv,
-            self.heads,
-            heads.scores,
-            heads.inverse,
-            d_qkv,
-            arena,
-        )
+        self._attend.backward(branch.reshape(dy.shape), heads, d_qkv, arena)
         arena.give(branch, heads.qkv, heads.scores, heads.inverse)
         dx = arena.take(dy.shape, dy.dtype)
         within = dx.reshape(stream.shape)
@@ -250,13 +225,9 @@ class Block:
     def _attention(self, p: Tensors, x: Array, shape: tuple[int, ...], arena: Arena) -> Heads:
         batch, length, width = shape
         qkv = arena.take((batch, length, 3 * width), x.dtype)
-        scores = arena.take((batch, self.heads, length, length), x.dtype)
-        inverse = arena.take((batch, self.heads, length, 1), x.dtype)
-        out = arena.take(shape, x.dtype)
         w, b = self._pair(p, "attn.c_attn")
         linear.forward(x, w, None, qkv.reshape(len(x), -1))
-        attention.forward(qkv, b, self.heads, out, scores, inverse, arena)
-        return Heads(qkv, scores, inverse, out)
+        return self._attend.forward(qkv, b, arena)
 
     def _hidden(self, p: Tensors, x: Array, arena: Arena) -> Hidden:
         w, b = self._pair(p, "mlp.c_fc")

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from hpcpar.nn import Parameter
 from hpcpar.parallel.config import ParallelConfig
 from hpcpar.parallel.layout import step_actions
 from hpcpar.schedule.pipeline_actions import Action, Forward, ReceiveActivation, SendActivation
@@ -16,21 +17,26 @@ __all__ = ["Axes"]
 class Axes:
     """The communicators of the axes, None for an axis of one rank.
 
-    Attributes: comm, all ranks; data, pipeline and tensor, their sizes, and this rank's places:
-    data_rank, stage and tensor_rank.
+    Attributes: comm, all ranks; data, pipeline, context and tensor, their sizes, and this rank's
+    places: data_rank, stage, context_rank and tensor_rank.
     """
 
     def __init__(self, mesh: "Mesh", parallel: ParallelConfig) -> None:
         self.comm, self.parallel = mesh.comm, parallel
         self.data = _axis(mesh, "data")
         self.pipeline = _axis(mesh, "pipeline")
+        self.context = _axis(mesh, "context")
         self.tensor = _axis(mesh, "tensor")
-        sizes = {"tensor": 1} | mesh.sizes
-        self.data_size, self.pipeline_size, self.tensor_size = (
-            sizes[name] for name in ("data", "pipeline", "tensor")
+        self.data_size, self.pipeline_size, self.context_size, self.tensor_size = (
+            mesh.sizes.get(name, 1) for name in ("data", "pipeline", "context", "tensor")
         )
         self.data_rank, self.stage = mesh.coords["data"], mesh.coords["pipeline"]
+        self.context_rank = mesh.coords.get("context", 0)
         self.tensor_rank = mesh.coords.get("tensor", 0)
+
+    def counts(self, parameter: Parameter) -> bool:
+        """Whether a parameter counts here: once, of all ranks that share its layer and have it."""
+        return self.context_rank == 0 and (parameter.cut is not None or self.tensor_rank == 0)
 
     def schedule(self, rank: int, micros: int) -> tuple[Action, ...]:
         """What a pipeline rank does with so many micro-batches in a step of training."""

@@ -37,14 +37,15 @@ class BatchConfig:
 
 @dataclass
 class ParallelConfig:
-    """How the ranks share the work: data x pipeline x tensor ranks.
+    """How the ranks share the work: data x pipeline x context x tensor ranks.
 
     Args:
         data: Ranks that share every global batch; -1 takes all that the other axes leave.
         pipeline: Ranks that share the layers: stages, one after the other.
+        context: Ranks that share every sequence: its positions.
         tensor: Ranks that share every layer: heads, hidden units and the vocabulary.
         sequence: Whether tensor ranks also share what is between their products, by rows.
-        tiles: Tiles of every axis that tensor ranks share, under --reproducible layout.
+        tiles: Tiles of every axis that tensor and context ranks share, under --reproducible layout.
         schedule: Who computes what when in a pipeline.
         chunks: Stages on each rank of an interleaved pipeline.
         zero: What data-parallel ranks share instead of each having it: 1 the optimizer's state, 2
@@ -56,6 +57,7 @@ class ParallelConfig:
 
     data: int = -1
     pipeline: int = 1
+    context: int = 1
     tensor: int = 1
     sequence: bool = False
     tiles: int = 4
@@ -75,17 +77,18 @@ class ParallelConfig:
         """The axes of the mesh, for so many ranks. Raises `UserError` where they do not fit."""
         if self.data == 0 or self.data < -1:
             raise UserError(f"--parallel.data is {self.data}; it must be at least 1, or -1")
-        others = self.pipeline * self.tensor
+        others = self.pipeline * self.context * self.tensor
         data = self.data if self.data > 0 else max(1, ranks // others)
         if data * others != ranks:
             near = ranks // others * others
             hint = f"take {near} ranks" if near else f"take at least {others} ranks"
             if self.data > 0:
                 hint = f"take {data * others} ranks, or --parallel.data -1"
+            axes = "context", "tensor"
+            shared = [f" x --parallel.{n} {getattr(self, n)}" for n in axes if getattr(self, n) > 1]
             raise UserError(
-                f"--parallel.data {self.data} x --parallel.pipeline {self.pipeline} x "
-                f"--parallel.tensor {self.tensor} does not make the {ranks} ranks that there are: "
-                f"{hint}"
+                f"--parallel.data {self.data} x --parallel.pipeline {self.pipeline}"
+                f"{''.join(shared)} does not make the {ranks} ranks that there are: {hint}"
             )
         if self.speeds and len(self.speeds) != ranks:
             raise UserError(
@@ -94,7 +97,12 @@ class ParallelConfig:
             )
         if not all(0 < speed < math.inf for speed in self.speeds):
             raise UserError(f"--parallel.speeds {list(self.speeds)}: each must be above 0")
-        return {"data": data, "pipeline": self.pipeline, "tensor": self.tensor}
+        return {
+            "data": data,
+            "pipeline": self.pipeline,
+            "context": self.context,
+            "tensor": self.tensor,
+        }
 
 
 def _largest_divisor(number: int, limit: int) -> int:

@@ -111,7 +111,7 @@ class Layout:
         return tuple(map(sum, rows if axis == 0 else zip(*rows, strict=True)))
 
     def _table(self) -> list[tuple[float, ...]]:
-        """Speeds by data rank and pipeline rank: that of the slowest of its tensor ranks."""
-        speeds, tensor = self.parallel.speeds, self.parallel.tensor
-        each = [min(speeds[i : i + tensor]) for i in range(0, self.ranks, tensor)]
+        """Speeds by data rank and pipeline rank: that of the slowest of those who share it."""
+        speeds, step = self.parallel.speeds, self.parallel.context * self.parallel.tensor
+        each = [min(speeds[i : i + step]) for i in range(0, self.ranks, step)]
         return [tuple(each[i : i + self.pipeline]) for i in range(0, len(each), self.pipeline)]

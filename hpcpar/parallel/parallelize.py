@@ -38,24 +38,25 @@ def parallelize(
 
     Args:
         model: written as for one rank; each rank passes the same.
-        mesh: with the axes data, pipeline and tensor (`ParallelConfig.sizes`).
+        mesh: with the axes data, pipeline, context and tensor (`ParallelConfig.sizes`).
         reproducible: "ranks" for the same bits on any data x pipeline layout, "layout" for those on
-            tensor-parallel ranks too, "off" for any order.
+            tensor- and context-parallel ranks too, "off" for any order.
 
     Collective. Raises `UserError`, the same on every rank, for what does not go together.
     """
     parallel, batch = parallel or ParallelConfig(), batch or BatchConfig()
     batch.check()
-    sizes = {"tensor": 1} | mesh.sizes
+    sizes = {"context": 1, "tensor": 1} | mesh.sizes
     parallel = replace(
-        parallel, data=sizes["data"], pipeline=sizes["pipeline"], tensor=sizes["tensor"]
-    )
+        parallel, data=sizes["data"], pipeline=sizes["pipeline"],
+        context=sizes["context"], tensor=sizes["tensor"],
+    )  # fmt: skip
     layout, axes = Layout(parallel, batch, mesh.comm.size, reproducible), Axes(mesh, parallel)
     xp, arena = mesh.comm.device.xp, Arena(mesh.comm.device.xp)
     stages = _stages(model, layout, mesh.comm)
 
     # Each idea below takes what the one before has made, and knows nothing of the others.
-    model = _tensors(model, axes, parallel.tiles if reproducible == "layout" else None)
+    model = _shared(model, axes, parallel.tiles if reproducible == "layout" else None)
     if parallel.recompute:
         model = recomputed(model)
     holdings = Holdings(model, stages, axes.stage, axes.pipeline_size, axes.data_size)
@@ -76,12 +77,14 @@ def parallelize(
     )
 
 
-def _tensors(model: Model, axes: Axes, tiles: int | None) -> Model:
-    """The model whose layers the tensor-parallel ranks share."""
+def _shared(model: Model, axes: Axes, tiles: int | None) -> Model:
+    """The model whose layers and positions the tensor- and context-parallel ranks share."""
     try:
-        return tensor_parallel(model, axes.tensor, tiles, axes.parallel.sequence)
+        return tensor_parallel(model, axes.tensor, tiles, axes.parallel.sequence, axes.context)
     except ValueError as error:
-        raise UserError(f"--parallel.tensor {axes.tensor_size}: {error}") from None
+        sizes = {"context": axes.context_size, "tensor": axes.tensor_size}
+        keys = " ".join(f"--parallel.{n} {size}" for n, size in sizes.items() if size > 1)
+        raise UserError(f"{keys or '--reproducible layout'}: {error}") from None
 
 
 def _stages(model: Model, layout: Layout, comm: "Communicator") -> Sequence[range]:

@@ -92,7 +92,7 @@ class Performer:
         scale: float,
         training: bool = True,
     ) -> dict[int, float]:
-        """Perform a rank's actions, whose micro-batches are `slots`; the loss of each leaf.
+        """Perform a rank's actions, whose micro-batches are `slots`; the loss of each of these.
 
         Args:
             batch, samples: a micro-batch, by its number in the global batch, and its length.
@@ -148,7 +148,7 @@ class Performer:
         else:
             loss = self._loss.value(outputs, wanted, self._arena)
             self._arena.give(outputs)
-        self._losses[slot.leaf] = self._losses.get(slot.leaf, 0.0) + loss
+        self._losses[slot.micro] = loss
         return gradient
 
     def _input(self, key: Key, slot: Slot) -> tuple[Array, np.ndarray | None]:

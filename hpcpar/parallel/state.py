@@ -94,18 +94,20 @@ def compare_copies(model: "ParallelModel") -> None:
     digest = hashlib.sha256()
     for number in model.holdings.has_weights:
         digest.update(to_host(model.weights.flat[number]).tobytes())
-    if model.axes.data is not None and not model.weights.travel:  # slices have no copies
-        for difference in compare_ranks(model.axes.data, {"weights": digest.hexdigest()}):
-            raise RuntimeError(f"wrong weights: data-parallel {difference}")
+    own = {"weights": digest.hexdigest()}
+    for name, axis in ("data", model.axes.data), ("context", model.axes.context):
+        if axis is None or (name == "data" and model.weights.travel):  # slices have no copies
+            continue
+        for difference in compare_ranks(axis, own):
+            raise RuntimeError(f"wrong weights: {name}-parallel {difference}")
 
 
 def _owned(model: "ParallelModel", kind: str) -> Iterator[tuple[Piece, Array]]:
     """What this rank alone updates: its slice of each bucket."""
-    first = model.axes.tensor_rank == 0  # of ranks that hold the same whole tensors
     for number in model.holdings.updated:
         bucket = model.holdings.buckets[number]
         mine = bucket.slices[model.axes.data_rank]
-        wanted = [piece for piece in bucket.pieces(mine) if piece.parameter.cut or first]
+        wanted = [piece for piece in bucket.pieces(mine) if model.axes.counts(piece.parameter)]
         if kind == "weights":
             flat = model.weights.part(number, mine)
             for piece in wanted:

@@ -1,4 +1,4 @@
-"""Tensor parallelism: the layers of a model, each of them shared by several ranks."""
+"""Tensor and context parallelism: the layers of a model, each of them shared by several ranks."""
 
 from typing import TYPE_CHECKING
 
@@ -8,6 +8,7 @@ from hpcpar.nn.dense import Dense
 from hpcpar.nn.embedding import Embedding
 from hpcpar.nn.head import Head
 from hpcpar.nn.model import Layer
+from hpcpar.parallel.context import Context
 from hpcpar.parallel.tensor_block import TensorBlock
 from hpcpar.parallel.tensor_dense import ColumnDense, RowDense
 from hpcpar.parallel.tensor_group import TensorGroup
@@ -21,7 +22,11 @@ __all__ = ["tensor_parallel"]
 
 
 def tensor_parallel(
-    model: Model, comm: "Communicator | None", tiles: int | None, sequence: bool = False
+    model: Model,
+    comm: "Communicator | None",
+    tiles: int | None,
+    sequence: bool = False,
+    positions: "Communicator | None" = None,
 ) -> Model:
     """The model with layers that the ranks of `comm` share; `model` itself stays as it is.
 
@@ -38,12 +43,20 @@ def tensor_parallel(
         sequence: whether a GPT's residual stream and norms are shared by rows as well, which saves
             memory; the bits are the same. Takes micro-batches of at least as many rows, that is
             tokens, as there are ranks.
+        positions: the ranks along the context axis; None where there is one. A GPT's residual
+            stream, logits and loss are then those of this rank's positions (`Context`), and so are
+            its gradients: they are still to be summed over these ranks.
 
     Raises ValueError for more ranks than tiles, heads, units, tokens or inputs, and for a layer
     that nobody knows how to share.
     """
-    group = TensorGroup(comm, tiles, sequence)
-    if group.tiles == 1:
+    sequences = isinstance(model.layers[0], Embedding)
+    if positions is not None and not sequences:
+        raise ValueError("only sequences have a context to share: take a --model.kind gpt")
+    length = model.input_shape[0] if sequences else 1
+    context = Context(positions, length, tiles if sequences else None)
+    group = TensorGroup(comm, tiles, sequence, context)
+    if group.tiles == context.spans.count == 1:
         return model
     count = len(model.layers)
     layers = [_shared(layer, count - 1 - n, group) for n, layer in enumerate(model.layers)]

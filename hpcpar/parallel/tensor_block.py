@@ -5,9 +5,11 @@ from typing import Any, NamedTuple
 
 from hpcpar.device import Array, namespace
 from hpcpar.nn import Arena, Cut
-from hpcpar.nn.block import Block, Heads, Hidden, Norm
+from hpcpar.nn.attention import Attention, Heads
+from hpcpar.nn.block import Block, Hidden, Norm
 from hpcpar.nn.model import Tensors
-from hpcpar.nn.ops import attention, gelu
+from hpcpar.nn.ops import gelu
+from hpcpar.parallel.span_attention import SpanAttention
 from hpcpar.parallel.tensor_group import TensorGroup
 from hpcpar.parallel.tensor_linear import ColumnParallel, RowParallel
 from hpcpar.parallel.tensor_norm import TensorNorm
@@ -42,7 +44,8 @@ class TensorBlock:
         width, hidden = shapes["mlp.c_fc.weight"]
         size = width // block.heads  # of a head
         heads, units = group.deal("heads", block.heads, size), group.deal("units", hidden)
-        self.heads = len(heads.held) // size
+        count, spans = len(heads.held) // size, group.context.spans.count
+        self.attention = Attention(count) if spans == 1 else SpanAttention(group.context, count)
         self.norms = {name: TensorNorm(group, self.prefix + name) for name in ("ln_1", "ln_2")}
         self.products_in = {
             "attn.c_attn": ColumnParallel(group, heads, groups=3),
@@ -145,9 +148,7 @@ class TensorBlock:
         attended = heads.out.reshape(rows.shape)
         self._through_out("attn.c_proj", p, attended, middle, rows, kept, arena, weight)
         d_qkv = arena.take(heads.qkv.shape, dy.dtype)
-        attention.backward(
-            d_heads, heads.out, heads.qkv, self.heads, heads.scores, heads.inverse, d_qkv, arena
-        )
+        self.attention.backward(d_heads, heads, d_qkv, arena)
         arena.give(heads.qkv, heads.scores, heads.inverse, d_heads)
         rows = d_qkv.reshape(len(d_hidden), -1)
         dx = self._through_in("attn.c_attn", "ln_1", p, norm_1, rows, middle, kept, arena, weight)
@@ -158,12 +159,8 @@ class TensorBlock:
         batch, length, _ = shape
         w, b = self._pair(p, "attn.c_attn")
         qkv = arena.take((batch, length, w.shape[1]), x.dtype)
-        scores = arena.take((batch, self.heads, length, length), x.dtype)
-        inverse = arena.take((batch, self.heads, length, 1), x.dtype)
-        out = arena.take((batch, length, w.shape[1] // 3), x.dtype)
         self.products_in["attn.c_attn"].forward(x, w, qkv.reshape(len(x), -1), arena)
-        attention.forward(qkv, b, self.heads, out, scores, inverse, arena)
-        return Heads(qkv, scores, inverse, out)
+        return self.attention.forward(qkv, b, arena)
 
     def _hidden(self, p: Tensors, x: Array, arena: Arena) -> Hidden:
         w, b = self._pair(p, "mlp.c_fc")
@@ -230,13 +227,13 @@ class TensorBlock:
         dw, db = self._pair(g, name)
         if name in self.products_out:
             self.products_out[name].weight_gradient(x, dy, dw, arena)
-            dy.sum(axis=0, out=db)
+            self.products_out[name].bias_gradient(dy, db, arena)
             return
         rows, lent = self.group.gather(x, len(dy), arena)
         self.products_in[name].weight_gradient(rows, dy, dw, arena)
         arena.give(lent)
         if name == "attn.c_attn":  # the other's bias goes with the GELU
-            self.products_in[name].bias_gradient(dy, db)
+            self.products_in[name].bias_gradient(dy, db, arena)
 
     def _pair(self, tensors: Tensors, name: str) -> tuple[Array, Array]:
         """The weight and the bias called `name` in this block."""

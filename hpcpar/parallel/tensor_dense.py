@@ -50,7 +50,7 @@ class ColumnDense:
         if self.activation:
             self.product.gelu_backward(dy, saved[1], db, arena)
         else:
-            self.product.bias_gradient(dy, db)
+            self.product.bias_gradient(dy, db, arena)
         if not self.first:
             dx = self.product.input_gradient(dy, w, arena).wait()
         x, *slope = saved

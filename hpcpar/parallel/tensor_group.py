@@ -1,14 +1,15 @@
 """The ranks that share one model's tensors, and what they add up and bring together."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from hpcpar.comm.running import SEGMENT_BYTES
-from hpcpar.device import Array
+from hpcpar.device import Array, namespace
 from hpcpar.linalg.grids import Plan
 from hpcpar.linalg.layers import layer_steps
 from hpcpar.nn import Arena
+from hpcpar.parallel.context import Context
 from hpcpar.parallel.tiles import Tiles, deal_tiles
 from hpcpar.schedule.collectives import allgather, allreduce
 
@@ -42,14 +43,20 @@ class TensorGroup:
         comm: these ranks; None where there is one.
         tiles: of every axis that is cut, whatever the number of ranks; None takes one a rank.
         sequence: whether the residual stream's rows are shared too, between the products.
+        context: the positions that this rank has, of all rows. With tiles their spans are tiles of
+            the rows.
 
     Raises ValueError where there are more ranks than tiles.
     """
 
     def __init__(
-        self, comm: "Communicator | None", tiles: int | None, sequence: bool = False
+        self,
+        comm: "Communicator | None",
+        tiles: int | None,
+        sequence: bool = False,
+        context: Context | None = None,
     ) -> None:
-        self.comm = comm
+        self.comm, self.context = comm, context or Context()
         self.rank, self.size = (0, 1) if comm is None else (comm.rank, comm.size)
         self.tiled = tiles is not None  # the bits must not depend on the number of ranks
         self.tiles = self.size if tiles is None else tiles
@@ -59,6 +66,12 @@ class TensorGroup:
                 f"{self.size} tensor-parallel ranks share {self.tiles} tiles: take at most "
                 f"{self.tiles} ranks, or more tiles"
             )
+        spans = self.context.spans
+        if self.tiled and self.sequence and self.size > spans.each:
+            raise ValueError(
+                f"with --parallel.sequence true {self.size} tensor-parallel ranks share "
+                f"{spans.each} spans of positions: take at most {spans.each} ranks, or more tiles"
+            )
 
     def deal(self, what: str, extent: int, unit: int = 1) -> Tiles:
         """The tiles of an axis of `extent` units of `unit` elements each; see `deal_tiles`."""
@@ -67,8 +80,41 @@ class TensorGroup:
     def rows(self, count: int) -> Tiles:
         """The tiles of the residual stream's rows that this rank looks after: all, or its own."""
         if self.sequence:
-            return _rows(count, self.tiles, self.rank, self.size)
-        return _rows(count, self.tiles if self.tiled else 1, 0, 1)
+            return _rows(count, self._row_tiles, self.rank, self.size)
+        return _rows(count, self._row_tiles, 0, 1)
+
+    def row_tiles(self, count: int) -> list[slice]:
+        """The tiles of all `count` rows: with tiles the spans of positions, otherwise one."""
+        return self.context.rows(count) if self.tiled else [slice(0, count)]
+
+    def sum_rows(
+        self, count: int, write: Callable[[slice, Array], None], out: Array, arena: Arena
+    ) -> None:
+        """out = the sum of what write(rows, out) writes for each tile of `count` rows, by the tree.
+
+        It is what this rank has of a sum over all positions.
+        """
+        tiles = self.row_tiles(count)
+
+        def add(first: int, stop: int, total: Array) -> None:
+            if stop - first == 1:
+                write(tiles[first], total)
+                return
+            middle = first + (1 << (stop - first - 1).bit_length() - 1)
+            add(first, middle, total)
+            right = arena.take(total.shape, total.dtype)
+            add(middle, stop, right)
+            namespace(total).add(total, right, out=total)
+            arena.give(right)
+
+        add(0, len(tiles), out)
+
+    @property
+    def _row_tiles(self) -> int:
+        """Tiles of the rows: the spans, or one for each rank that looks after some."""
+        if self.tiled:
+            return self.context.spans.each
+        return self.size if self.sequence else 1
 
     def own_rows(self, stream: Array) -> Array:
         """The rows of an array (N, C) that this rank looks after; a view."""
@@ -92,7 +138,7 @@ class TensorGroup:
         segment = max(1, SEGMENT_BYTES // dtype.itemsize)
         buffers = {f"root{i}": root for i, root in enumerate(roots)}
         if spread and self.sequence:
-            runs = _row_runs(count, self.tiles, self.size)
+            runs = _row_runs(count, self._row_tiles, self.size)
             out = arena.take((len(runs[self.rank]), width), dtype)
             steps = layer_steps(plan, self.rank, segment, rows=runs)
         else:
@@ -118,7 +164,7 @@ class TensorGroup:
         if self.comm is None or not self.sequence:
             return part, []
         width = part.shape[1]
-        counts = tuple(len(run) * width for run in _row_runs(count, self.tiles, self.size))
+        counts = tuple(len(run) * width for run in _row_runs(count, self._row_tiles, self.size))
         segment, nodes = max(1, SEGMENT_BYTES // part.itemsize), self.comm.node_map
         steps = allgather(self.rank, self.size, counts, segment, nodes)
         gathered = arena.take((count, width), part.dtype)

@@ -41,34 +41,48 @@ class ColumnParallel:
     def forward(self, x: Array, w: Array, y: Array, arena: Arena) -> None:
         """y = x @ w."""
         for at in self._columns:
-            self._multiply(x, w[:, at], y[:, at], arena)
+            for rows in self._group.row_tiles(len(x)):
+                self._multiply(x[rows], w[:, at], y[rows, at], arena)
 
     def weight_gradient(self, x: Array, dy: Array, dw: Array, arena: Arena) -> None:
         """dw = x.T @ dy."""
         for at in self._columns:
-            self._multiply(x.T, dy[:, at], dw[:, at], arena)
 
-    def bias_gradient(self, dy: Array, db: Array) -> None:
+            def product(rows: slice, out: Array, at: slice = at) -> None:
+                self._multiply(x[rows].T, dy[rows, at], out, arena)
+
+            self._group.sum_rows(len(x), product, dw[:, at], arena)
+
+    def bias_gradient(self, dy: Array, db: Array, arena: Arena) -> None:
         """db (O,) = the sum of dy's rows."""
         for at in self._summed:
-            dy[:, at].sum(axis=0, out=db[at])
+
+            def total(rows: slice, out: Array, at: slice = at) -> None:
+                dy[rows, at].sum(axis=0, out=out)
+
+            self._group.sum_rows(len(dy), total, db[at], arena)
 
     def gelu_backward(self, dy: Array, slope: Array, db: Array, arena: Arena) -> None:
         """`gelu.backward` of what comes after the product and a bias."""
         for at in self._summed:
-            gelu.backward(dy[:, at], slope[:, at], db[at], arena, self._width)
+
+            def back(rows: slice, out: Array, at: slice = at) -> None:
+                gelu.backward(dy[rows, at], slope[rows, at], out, arena, self._width)
+
+            self._group.sum_rows(len(dy), back, db[at], arena)
 
     def input_gradient(self, dy: Array, w: Array, arena: Arena, spread: bool = False) -> Pending:
         """dx = dy @ w.T, summed over all ranks; see `TensorGroup.start_sum`."""
 
         def product(tile: Sequence[slice], out: Array) -> None:
-            first, *others = tile
-            self._multiply(dy[:, first], w[:, first].T, out, arena)
-            for at in others:
-                part = arena.take(out.shape, out.dtype)
-                self._multiply(dy[:, at], w[:, at].T, part, arena)
-                namespace(out).add(out, part, out=out)
-                arena.give(part)
+            for rows in self._group.row_tiles(len(dy)):
+                y, (first, *others) = out[rows], tile
+                self._multiply(dy[rows, first], w[:, first].T, y, arena)
+                for at in others:
+                    part = arena.take(y.shape, y.dtype)
+                    self._multiply(dy[rows, at], w[:, at].T, part, arena)
+                    namespace(y).add(y, part, out=y)
+                    arena.give(part)
 
         like = arena.take((len(dy), len(w)), dy.dtype)
         return _sum(self._group, self._tiles, product, self._places, like, arena, spread)
@@ -88,7 +102,8 @@ class RowParallel:
 
         def product(tile: Sequence[slice], out: Array) -> None:
             (at,) = tile
-            self._multiply(x[:, at], w[at], out, arena)
+            for rows in self._group.row_tiles(len(x)):
+                self._multiply(x[rows, at], w[at], out[rows], arena)
 
         like = arena.take((len(x), w.shape[1]), x.dtype)
         return _sum(self._group, self._tiles, product, self._places, like, arena, spread)
@@ -96,12 +111,25 @@ class RowParallel:
     def weight_gradient(self, x: Array, dy: Array, dw: Array, arena: Arena) -> None:
         """dw = x.T @ dy."""
         for at in self._rows:
-            self._multiply(x[:, at].T, dy, dw[at], arena)
+
+            def product(rows: slice, out: Array, at: slice = at) -> None:
+                self._multiply(x[rows, at].T, dy[rows], out, arena)
+
+            self._group.sum_rows(len(x), product, dw[at], arena)
+
+    def bias_gradient(self, dy: Array, db: Array, arena: Arena) -> None:
+        """db (O,) = the sum of dy's rows."""
+
+        def total(rows: slice, out: Array) -> None:
+            dy[rows].sum(axis=0, out=out)
+
+        self._group.sum_rows(len(dy), total, db, arena)
 
     def input_gradient(self, dy: Array, w: Array, dx: Array, arena: Arena) -> None:
         """dx = dy @ w.T."""
         for at in self._rows:
-            self._multiply(dy, w[at].T, dx[:, at], arena)
+            for rows in self._group.row_tiles(len(dy)):
+                self._multiply(dy[rows], w[at].T, dx[rows, at], arena)
 
 
 def _product(a: Array, b: Array, out: Array, arena: Arena) -> None:

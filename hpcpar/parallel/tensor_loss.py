@@ -10,7 +10,7 @@ from hpcpar.device import Array, namespace
 from hpcpar.nn import Arena
 from hpcpar.nn.ops.blocks import row_blocks
 from hpcpar.parallel.tensor_group import TensorGroup
-from hpcpar.tree import Subtotals
+from hpcpar.tree import Subtotals, tree_total
 
 __all__ = ["TensorCrossEntropy"]
 
@@ -18,7 +18,8 @@ __all__ = ["TensorCrossEntropy"]
 class TensorCrossEntropy:
     """`losses.CrossEntropy` of logits (..., this rank's part of V), targets (...) from 0 to V - 1.
 
-    Every rank gets the whole loss, and its own part of the gradient. Collective.
+    Every rank gets the whole loss of the positions that it has (`Context`; targets are those of
+    all), and its own part of the gradient. Collective.
     """
 
     def __init__(self, vocabulary: int, group: TensorGroup) -> None:
@@ -27,9 +28,9 @@ class TensorCrossEntropy:
         self._columns = [at for (at,) in self._tiles.places()]
 
     def value(self, outputs: Array, targets: Array, arena: Arena) -> float:
-        logits = outputs.reshape(-1, outputs.shape[-1])
+        logits, targets = outputs.reshape(-1, outputs.shape[-1]), self._of(targets)
         scratch = arena.take((row_blocks(logits)[0].stop, logits.shape[1]), logits.dtype)
-        loss, sums = self._sums(logits, targets.reshape(-1), arena, scratch)
+        loss, sums = self._sums(logits, targets, arena, scratch)
         arena.give(scratch, sums)
         return loss
 
@@ -37,14 +38,14 @@ class TensorCrossEntropy:
         self, outputs: Array, targets: Array, scale: float, arena: Arena
     ) -> tuple[float, Array]:
         xp = namespace(outputs)
-        logits = outputs.reshape(-1, outputs.shape[-1])
-        loss, sums = self._sums(logits, targets.reshape(-1), arena)
+        logits, targets = outputs.reshape(-1, outputs.shape[-1]), self._of(targets)
+        loss, sums = self._sums(logits, targets, arena)
         factors = sums[0][:, None]
         xp.divide(scale, factors, out=factors)
         for rows in row_blocks(logits):
             z = logits[rows]
             xp.multiply(z, factors[rows], out=z)
-            place, mine = self._places(targets.reshape(-1)[rows])
+            place, mine = self._places(targets[rows])
             z[xp.arange(len(z)), place] -= mine * z.dtype.type(scale)  # nothing where another's
         arena.give(sums)
         return loss, outputs
@@ -81,9 +82,14 @@ class TensorCrossEntropy:
         losses = arena.take((count,), np.float64)
         losses[...] = total[1]
         xp.subtract(xp.log(total[0]), losses, out=losses)
-        loss = float(losses.sum())
+        tiles = self._group.row_tiles(count)
+        loss = tree_total(np.array([float(losses[rows].sum()) for rows in tiles]))
         arena.give(top, losses)
         return loss, total
+
+    def _of(self, targets: Array) -> Array:
+        """Those of this rank's positions, (N,)."""
+        return self._group.context.cut(targets).reshape(-1)
 
     def _places(self, targets: Array) -> tuple[Array, Array]:
         """The column of each target here, or some column, and whether it is here."""

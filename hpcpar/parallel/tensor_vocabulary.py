@@ -3,6 +3,7 @@
 A rank holds some rows of the embedding, and the same rows as its part of the output projection.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 from hpcpar.device import Array, namespace
@@ -21,8 +22,9 @@ __all__ = ["TensorEmbedding", "TensorHead"]
 class TensorEmbedding:
     """Tokens (B, T) -> wte[token] + wpe[position] (B, T, C), the same on every rank.
 
-    A rank looks up the tokens that it has; the sum over the ranks is exact, for all terms but one
-    are -0. Positions are on every rank.
+    Of the positions a rank takes its own (`Context`), of the tokens those in its part of the
+    table; the sum over the ranks is exact, for all terms but one are -0. All ranks have the table
+    of positions.
     """
 
     def __init__(self, layer: Embedding, group: TensorGroup) -> None:
@@ -35,26 +37,34 @@ class TensorEmbedding:
 
     def forward(self, p: Tensors, x: Array, arena: Arena) -> tuple[Array, Any]:
         table, positions = p[self.tokens.name], p[self.positions.name]
-        batch, length = x.shape
+        length = x.shape[1]
         if length > len(positions):
             raise ValueError(
                 f"a sequence has {length} tokens, the model's context {len(positions)}"
             )
-        y = arena.take((batch, length, table.shape[1]), table.dtype)
-        rows, first = y.reshape(batch * length, -1), self.tiles.held.start
-        embedding.forward_part(x.reshape(-1), table, first, self.vocabulary, rows)
+        tokens = self.group.context.take(x, arena)
+        y = arena.take((*tokens.shape, table.shape[1]), table.dtype)
+        rows, first = y.reshape(tokens.size, -1), self.tiles.held.start
+        embedding.forward_part(tokens.reshape(-1), table, first, self.vocabulary, rows)
         self.group.combine(y)
-        namespace(y).add(y, positions[:length], out=y)
-        return y, x
+        for part, places in self._spans(y, length):
+            namespace(y).add(part, positions[places], out=part)
+        return y, tokens
 
     def backward(self, p: Tensors, g: Tensors, dy: Array, saved: Any, arena: Arena) -> None:
-        tokens, length = saved, saved.shape[1]
-        positions = g[self.positions.name]
+        tokens, length = saved, self.group.context.length(saved)
+        positions, flat = g[self.positions.name], tokens.reshape(-1)
         stream, first = dy.reshape(-1, dy.shape[-1]), self.tiles.held.start
         rows, lent = self.group.gather(self.group.own_rows(stream), len(stream), arena)
-        rows.reshape(dy.shape).sum(axis=0, out=positions[:length])
-        embedding.backward(tokens.reshape(-1), rows, g[self.tokens.name], arena, first)
+        positions[:length] = -0.0  # where another rank has the positions: added as it is
         positions[length:] = 0
+        for part, places in self._spans(rows.reshape(dy.shape), length):
+            part.sum(axis=0, out=positions[places])
+
+        def total(at: slice, out: Array) -> None:
+            embedding.backward(flat[at], rows[at], out, arena, first)
+
+        self.group.sum_rows(len(rows), total, g[self.tokens.name], arena)
         arena.give(dy, tokens, lent)
 
     def backward_input(self, p: Tensors, dy: Array, saved: Any, arena: Arena) -> tuple[None, Any]:
@@ -65,7 +75,17 @@ class TensorEmbedding:
         self.backward({}, g, dy, tokens, arena)
 
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        return (*shape, self.tokens.shape[1])
+        return (*self.group.context.part_shape(shape), self.tokens.shape[1])
+
+    def _spans(self, x: Array, length: int) -> Iterator[tuple[Array, slice]]:
+        """Each span of an array (s B, t, C), and its positions."""
+        spans = self.group.context.spans
+        if spans.count == 1:
+            yield x, slice(0, length)
+            return
+        parts = x.reshape(spans.each, -1, *x.shape[1:])
+        for part, number in zip(parts, spans.mine, strict=True):
+            yield part, spans.positions(number)
 
 
 class TensorHead:

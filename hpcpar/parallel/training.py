@@ -8,6 +8,7 @@ from hpcpar.nn import Arena, Model
 from hpcpar.optim import OptimConfig
 from hpcpar.parallel.axes import Axes
 from hpcpar.parallel.backward import Gradients
+from hpcpar.parallel.context import start_context_sum
 from hpcpar.parallel.gradients import GradientSum
 from hpcpar.parallel.holdings import Holdings
 from hpcpar.parallel.layout import Layout
@@ -54,14 +55,15 @@ class ParallelModel:
         self._slots = layout.slots[axes.data_rank]
         self.slots = len(self._slots)
         self.actions = axes.schedule(axes.stage, self.slots)
-        self._backward = Gradients(holdings, sums, weights.xp)
+        at_once = axes.context if layout.reproducible == "layout" else None
+        self._backward = Gradients(holdings, sums, weights.xp, at_once)
         self._performer = Performer(
             holdings, model.loss_function, weights, self._backward, model.input_shape,
             axes.comm.device, arena, axes.pipeline, axes.comm.progress, self.timeline,
         )  # fmt: skip
         self.update = Update(
             optim, holdings, weights, sums, axes.comm, axes.pipeline, self.timeline,
-            counts=axes.tensor_rank == 0,
+            counts=axes.counts,
         )  # fmt: skip
 
     @property
@@ -72,11 +74,12 @@ class ParallelModel:
             found.append(f"{self.idle_ranks} ranks have no leaf of the batch to compute")
         if axes.parallel.speeds and self._layout.rounds:
             found.append("--parallel.zero 2 and 3 deal leaves evenly, whatever the speeds are")
-        if axes.tensor is not None and self._layout.reproducible == "ranks":
-            found.append(
-                f"with --parallel.tensor {axes.tensor_size} the bits are those of so many tensor "
-                "ranks; --reproducible layout has the same ones on any number"
-            )
+        for name, size in ("tensor", axes.tensor_size), ("context", axes.context_size):
+            if size > 1 and self._layout.reproducible == "ranks":
+                found.append(
+                    f"with --parallel.{name} {size} the bits are those of so many {name} ranks; "
+                    "--reproducible layout has the same ones on any number"
+                )
         if axes.tensor is not None and axes.tensor.nodes > 1:
             found.append(
                 f"the {axes.tensor_size} tensor-parallel ranks are on {axes.tensor.nodes} nodes: "
@@ -92,6 +95,8 @@ class ParallelModel:
             "data": self.axes.data_size, "pipeline": self.axes.pipeline_size,
             "tensor": self.axes.tensor_size, "zero": parallel.zero,
         }  # fmt: skip
+        if self.axes.context is not None:
+            found |= {"context": self.axes.context_size}
         if self.axes.tensor is not None:
             found |= {"sequence": parallel.sequence}
         if self.axes.pipeline is not None:
@@ -135,10 +140,12 @@ class ParallelModel:
             lambda micro: self._batch.micro, 1.0 / targets,
         )  # fmt: skip
         with self.timeline.on("communication", "sum gradients"):
+            self._backward.finish()
             for total in reversed(self.gradients):
                 total.finish()
+            self._sum_context()
             self.update.fold()
-        return self._mean(losses, len(self._layout.leaves), targets)
+        return self._mean(losses, self._layout.leaves, targets)
 
     def evaluate(self, part: "Part", samples: np.ndarray) -> float:
         """The mean loss per target over the given samples of a part. Collective.
@@ -156,13 +163,26 @@ class ParallelModel:
             self.axes.forward_only(len(slots)), slots, lambda micro: part.batch(micros[micro]),
             lambda micro: len(micros[micro]), 1.0, training=False,
         )  # fmt: skip
-        return self._mean(losses, len(micros), len(samples) * part.targets_per_sample)
+        return self._mean(losses, leaves, len(samples) * part.targets_per_sample)
 
-    def _mean(self, losses: dict[int, float], leaves: int, targets: int) -> float:
-        """The tree sum of all leaves' losses, which are on the ranks of the last stage."""
-        values = np.zeros(leaves)
+    def _sum_context(self) -> None:
+        """Over the context-parallel ranks, unless every micro-batch's gradient was summed."""
+        if self.axes.context is None or self._layout.reproducible == "layout":
+            return
+        results = [total.result for total in self.gradients if total.result.size]
+        for request in [start_context_sum(self.axes.context, result) for result in results]:
+            request.wait()
+
+    def _mean(self, losses: dict[int, float], leaves: "Sequence[range]", targets: int) -> float:
+        """The tree sum of all leaves' losses, which are on the ranks of the last stage.
+
+        That of a micro-batch is the sum of what the context-parallel ranks have.
+        """
+        values = np.zeros((leaves[-1].stop, self.axes.context_size))
         if self.axes.tensor_rank == 0:  # the others have the same
-            for leaf, loss in losses.items():
-                values[leaf] = loss
+            for micro, loss in losses.items():
+                values[micro, self.axes.context_rank] = loss
         with self.timeline.on("communication", "loss"):
-            return tree_total(self.comm.allreduce(values)) / targets
+            micros = [tree_total(row) for row in self.comm.allreduce(values)]
+        of_leaves = [sum(micros[micro] for micro in leaf) for leaf in leaves]
+        return tree_total(np.array(of_leaves)) / targets

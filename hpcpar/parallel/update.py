@@ -5,12 +5,13 @@ which part of it (ZeRO, Rajbhandari et al., arXiv:1910.02054). The norm is a sum
 are added exactly, so it can be shared too.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from hpcpar.device import Array
+from hpcpar.nn import Parameter
 from hpcpar.optim import OptimConfig, Optimizer, exact_parts, make_optimizer, norm_of
 from hpcpar.parallel.blocks import block_sums
 from hpcpar.parallel.buckets import Piece
@@ -33,7 +34,7 @@ class Update:
         sums: of the gradients of all buckets.
         comm: all ranks of the model.
         pipeline: the ranks of the pipeline axis; None for one.
-        counts: whether this rank's whole tensors count in the norm: once among tensor ranks.
+        counts: whether a parameter counts in the norm here: once, of all ranks that have it.
 
     Attributes: optimizer, of this rank's `pieces`, lists by bucket.
     """
@@ -47,7 +48,7 @@ class Update:
         comm: "Communicator",
         pipeline: "Communicator | None",
         timeline: Timeline,
-        counts: bool = True,
+        counts: Callable[[Parameter], bool],
     ) -> None:
         self._holdings, self._weights, self._sums = holdings, weights, sums
         self._comm, self._pipeline, self._timeline = comm, pipeline, timeline
@@ -71,8 +72,8 @@ class Update:
             for number in self._holdings.updated:
                 total, bucket = self._sums[number], self._holdings.buckets[number]
                 for piece in bucket.pieces(bucket.slices[self._data_rank]):
-                    if piece.parameter.cut is None and not self._counts:
-                        continue  # another tensor-parallel rank has the same
+                    if not self._counts(piece.parameter):
+                        continue
                     start = piece.at - total.run.start
                     gradient = total.result[start : start + piece.size]
                     found += block_sums(piece.parameter, gradient, piece.run)

@@ -142,6 +142,39 @@ def test_tensor_ranks_too(comm, build, alone, number):
     assert told == expected and hashes in (None, expected_hashes)
 
 
+CONTEXTS = {  # context, tensor, pipeline, by the number of ranks
+    2: [(2, 1, 1)],
+    4: [(4, 1, 1), (2, 1, 2), (2, 2, 1)],
+    8: [(4, 2, 1), (2, 2, 2), (2, 1, 1), (4, 1, 2)],
+}
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_context_ranks_too(comm, build, alone, number):
+    """Under "layout", context-parallel ranks with all the rest: the bits of one rank with tiles."""
+    if comm.size not in CONTEXTS:
+        pytest.skip("no ranks for a context axis")
+    context, tensor, pipeline = CONTEXTS[comm.size][number % len(CONTEXTS[comm.size])]
+    layout = ParallelConfig(
+        context=context, tensor=tensor, pipeline=pipeline, zero=number, recompute=number == 1,
+        sequence=context * tensor <= 4, schedule=SCHEDULES[number],
+    )  # fmt: skip
+    model, part = build("gpt", layout, reproducible="layout")
+    told, hashes = result(model, part)
+    expected, expected_hashes = alone("gpt", reproducible="layout")
+    assert told == expected and hashes in (None, expected_hashes)
+
+
+@pytest.mark.parametrize("zero", [1, 3])
+def test_context_ranks_are_as_good(comm, build, alone, zero):
+    """Without tiles: other bits, the same numbers."""
+    if comm.size not in CONTEXTS:
+        pytest.skip("no ranks for a context axis")
+    model, part = build("gpt", ParallelConfig(context=min(comm.size, 4), zero=zero))
+    told, _ = result(model, part)
+    assert told == pytest.approx(alone("gpt")[0], rel=1e-5)
+
+
 @pytest.mark.parametrize("kind", ["mlp", "linear"])
 def test_tables_on_tensor_ranks(comm, build, alone, kind):
     tensor = next(size for size in (2, 3, 1) if comm.size % size == 0)

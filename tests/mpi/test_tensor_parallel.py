@@ -7,7 +7,7 @@ import pytest
 
 from hpcpar.comm import Communicator
 from hpcpar.nn import Arena, Flat, Model, gpt, linear, mlp
-from hpcpar.nn.ops import attention, blocks
+from hpcpar.nn.ops import blocks, score_blocks
 from hpcpar.parallel.tensor import tensor_parallel
 
 SCALE = 0.1
@@ -16,7 +16,7 @@ SCALE = 0.1
 def samples(model: Model) -> tuple[np.ndarray, np.ndarray]:
     random = np.random.default_rng(5)
     if "lm_head.weight" in [p.name for p in model.parameters]:
-        tokens = random.integers(0, 61, (3, 15))
+        tokens = random.integers(0, 61, (3, 17))
         return np.ascontiguousarray(tokens[:, :-1]), np.ascontiguousarray(tokens[:, 1:])
     (features, _), outputs = model.parameters[0].shape, model.parameters[-1].shape[0]
     table = random.standard_normal((6, features)).astype(np.float32)
@@ -76,7 +76,7 @@ def in_halves(model, p, g, inputs, targets, arena: Arena) -> None:
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
     """Several blocks of rows, and more of them where there are more columns."""
-    monkeypatch.setattr(attention, "TILE", 5)
+    monkeypatch.setattr(score_blocks, "TILE", 5)
     monkeypatch.setattr(blocks, "BLOCK_ELEMENTS", 200)
 
 

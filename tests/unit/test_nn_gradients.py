@@ -10,7 +10,7 @@ from hpcpar.nn.block import Block
 from hpcpar.nn.dense import Dense
 from hpcpar.nn.embedding import Embedding
 from hpcpar.nn.head import Head
-from hpcpar.nn.ops import attention, blocks
+from hpcpar.nn.ops import attention, blocks, score_blocks
 
 random = np.random.default_rng(0)
 
@@ -18,7 +18,7 @@ random = np.random.default_rng(0)
 @pytest.fixture(autouse=True)
 def small_tiles(monkeypatch):
     """Several blocks and tiles, the last one ragged, at the sizes of a test."""
-    monkeypatch.setattr(attention, "TILE", 3)
+    monkeypatch.setattr(score_blocks, "TILE", 3)
     monkeypatch.setattr(blocks, "BLOCK_ELEMENTS", 24)
 
 

@@ -129,4 +129,4 @@ def test_axes_that_do_not_fit(given_, ranks, words):
     with pytest.raises(UserError, match=words):
         ParallelConfig(**given_).sizes(ranks)
     fitting = ParallelConfig(pipeline=2, tensor=2)
-    assert fitting.sizes(8) == {"data": 2, "pipeline": 2, "tensor": 2}
+    assert fitting.sizes(8) == {"data": 2, "pipeline": 2, "context": 1, "tensor": 2}
