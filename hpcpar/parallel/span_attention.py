@@ -16,7 +16,8 @@ from hpcpar.device import Array, namespace
 from hpcpar.nn import Arena
 from hpcpar.nn.attention import Heads
 from hpcpar.nn.ops import attention
-from hpcpar.nn.ops.score_blocks import exponentials, gradients, raise_maxima
+from hpcpar.nn.ops.blocks import block_rows
+from hpcpar.nn.ops.score_blocks import TILE, exponentials, gradients, raise_maxima
 from hpcpar.parallel.context import Context
 from hpcpar.parallel.ring import Returns, circulate
 from hpcpar.tree import Subtotals
@@ -86,7 +87,7 @@ class SpanAttention:
         rows = arena.take(kept.inverse.shape, dtype)
         d = attention.begin_backward(dout, kept.out, self._heads, kept.inverse, rows)
         d_of, inner = self._split(d), self._split(rows)
-        slopes = arena.take((everything[0][0].stop, *shape[1:3], shape[2]), dtype)
+        slopes = arena.take((*shape[:3], shape[2]), dtype)
         of_queries = [self._over_keys(last, shape, dtype, arena) for last in spans.mine]
         of_keys = [_sum(spans.ranks, (2, *shape), dtype, arena) for _ in spans.mine]
 
@@ -107,7 +108,7 @@ class SpanAttention:
                 for at in everything:
                     gradients(
                         d_of[pair.n][at], inner[pair.n][at], queries[pair.n][at], pair.k[at],
-                        pair.v[at], kept.scores[pair.n][at][..., pair.columns], slopes,
+                        pair.v[at], kept.scores[pair.n][at][..., pair.columns], slopes[at],
                         dq[at], dk[at], dv[at], causal=pair.causal,
                     )  # fmt: skip
                 of_queries[pair.n].add(pair.leaf, dq)
@@ -231,9 +232,10 @@ class SpanAttention:
         return total
 
     def _everything(self, q: Array) -> list[Place]:
-        """All sequences and heads, as many at a time as a cache likes."""
-        batch = q[: len(q) // self._spans.each]
-        return [(one, slice(None)) for one in attention.sequences(batch)]
+        """All sequences and heads: as many sequences at a time as a cache holds the scores of."""
+        batch, (_, heads, width, _) = len(q) // self._spans.each, q.shape
+        step = block_rows(batch, heads * width * min(width, TILE), namespace(q) is np)[0]
+        return [(slice(at, min(at + step, batch)), slice(None)) for at in range(0, batch, step)]
 
     def _split(self, x: Array) -> list[Array]:
         """(s B, ...) as the (B, ...) of each span."""

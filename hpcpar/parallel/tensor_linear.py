@@ -13,16 +13,15 @@ Arrays are (N, I) and (N, O), weights (I, O); what is cut is there as far as thi
 
 from collections.abc import Callable, Sequence
 
-import numpy as np
-
 from hpcpar.device import Array, namespace
 from hpcpar.nn import Arena
 from hpcpar.nn.ops import gelu
 from hpcpar.parallel.tensor_group import Pending, TensorGroup
+from hpcpar.parallel.tile_products import WHOLE, tile_products
 from hpcpar.parallel.tiles import Tiles
 from hpcpar.tree import Subtotals
 
-__all__ = ["ColumnParallel", "RowParallel", "tile_product"]
+__all__ = ["ColumnParallel", "RowParallel"]
 
 
 class ColumnParallel:
@@ -30,7 +29,6 @@ class ColumnParallel:
 
     def __init__(self, group: TensorGroup, tiles: Tiles, groups: int = 1) -> None:
         self._group, self._tiles = group, tiles
-        self._multiply = tile_product if group.tiled else _product
         self._places = tiles.places(groups)
         self._columns = [at for tile in self._places for at in tile]  # where tiles lie
         # The rows of two or more columns are added one after the other, those of one otherwise.
@@ -40,49 +38,45 @@ class ColumnParallel:
 
     def forward(self, x: Array, w: Array, y: Array, arena: Arena) -> None:
         """y = x @ w."""
-        for at in self._columns:
-            for rows in self._group.row_tiles(len(x)):
-                self._multiply(x[rows], w[:, at], y[rows, at], arena)
+        _products(self._group, x, w, y, arena, columns=self._columns)
 
     def weight_gradient(self, x: Array, dy: Array, dw: Array, arena: Arena) -> None:
         """dw = x.T @ dy."""
-        for at in self._columns:
 
-            def product(rows: slice, out: Array, at: slice = at) -> None:
-                self._multiply(x[rows].T, dy[rows, at], out, arena)
+        def product(rows: slice, out: Array) -> None:
+            _products(self._group, x[rows].T, dy[rows], out, arena, WHOLE, self._columns)
 
-            self._group.sum_rows(len(x), product, dw[:, at], arena)
+        self._group.sum_rows(len(x), product, dw, arena)
 
     def bias_gradient(self, dy: Array, db: Array, arena: Arena) -> None:
         """db (O,) = the sum of dy's rows."""
-        for at in self._summed:
 
-            def total(rows: slice, out: Array, at: slice = at) -> None:
-                dy[rows, at].sum(axis=0, out=out)
+        def total(rows: slice, out: Array) -> None:
+            for at in self._summed:
+                dy[rows, at].sum(axis=0, out=out[at])
 
-            self._group.sum_rows(len(dy), total, db[at], arena)
+        self._group.sum_rows(len(dy), total, db, arena)
 
     def gelu_backward(self, dy: Array, slope: Array, db: Array, arena: Arena) -> None:
         """`gelu.backward` of what comes after the product and a bias."""
-        for at in self._summed:
 
-            def back(rows: slice, out: Array, at: slice = at) -> None:
-                gelu.backward(dy[rows, at], slope[rows, at], out, arena, self._width)
+        def back(rows: slice, out: Array) -> None:
+            for at in self._summed:
+                gelu.backward(dy[rows, at], slope[rows, at], out[at], arena, self._width)
 
-            self._group.sum_rows(len(dy), back, db[at], arena)
+        self._group.sum_rows(len(dy), back, db, arena)
 
     def input_gradient(self, dy: Array, w: Array, arena: Arena, spread: bool = False) -> Pending:
         """dx = dy @ w.T, summed over all ranks; see `TensorGroup.start_sum`."""
 
         def product(tile: Sequence[slice], out: Array) -> None:
-            for rows in self._group.row_tiles(len(dy)):
-                y, (first, *others) = out[rows], tile
-                self._multiply(dy[rows, first], w[:, first].T, y, arena)
-                for at in others:
-                    part = arena.take(y.shape, y.dtype)
-                    self._multiply(dy[rows, at], w[:, at].T, part, arena)
-                    namespace(y).add(y, part, out=y)
-                    arena.give(part)
+            first, *others = tile
+            _products(self._group, dy[:, first], w[:, first].T, out, arena)
+            for at in others:
+                part = arena.take(out.shape, out.dtype)
+                _products(self._group, dy[:, at], w[:, at].T, part, arena)
+                namespace(out).add(out, part, out=out)
+                arena.give(part)
 
         like = arena.take((len(dy), len(w)), dy.dtype)
         return _sum(self._group, self._tiles, product, self._places, like, arena, spread)
@@ -93,7 +87,6 @@ class RowParallel:
 
     def __init__(self, group: TensorGroup, tiles: Tiles) -> None:
         self._group, self._tiles = group, tiles
-        self._multiply = tile_product if group.tiled else _product
         self._places = tiles.places()
         self._rows = [at for (at,) in self._places]  # where tiles lie
 
@@ -102,20 +95,18 @@ class RowParallel:
 
         def product(tile: Sequence[slice], out: Array) -> None:
             (at,) = tile
-            for rows in self._group.row_tiles(len(x)):
-                self._multiply(x[rows, at], w[at], out[rows], arena)
+            _products(self._group, x[:, at], w[at], out, arena)
 
         like = arena.take((len(x), w.shape[1]), x.dtype)
         return _sum(self._group, self._tiles, product, self._places, like, arena, spread)
 
     def weight_gradient(self, x: Array, dy: Array, dw: Array, arena: Arena) -> None:
         """dw = x.T @ dy."""
-        for at in self._rows:
 
-            def product(rows: slice, out: Array, at: slice = at) -> None:
-                self._multiply(x[rows, at].T, dy[rows], out, arena)
+        def product(rows: slice, out: Array) -> None:
+            _products(self._group, x[rows].T, dy[rows], out, arena, self._rows)
 
-            self._group.sum_rows(len(x), product, dw[at], arena)
+        self._group.sum_rows(len(x), product, dw, arena)
 
     def bias_gradient(self, dy: Array, db: Array, arena: Arena) -> None:
         """db (O,) = the sum of dy's rows."""
@@ -127,29 +118,23 @@ class RowParallel:
 
     def input_gradient(self, dy: Array, w: Array, dx: Array, arena: Arena) -> None:
         """dx = dy @ w.T."""
-        for at in self._rows:
-            for rows in self._group.row_tiles(len(dy)):
-                self._multiply(dy[rows], w[at].T, dx[rows, at], arena)
+        _products(self._group, dy, w.T, dx, arena, columns=self._rows)
 
 
-def _product(a: Array, b: Array, out: Array, arena: Arena) -> None:
-    namespace(out).matmul(a, b, out=out)
-
-
-def tile_product(a: Array, b: Array, out: Array, arena: Arena) -> None:
-    """out = a @ b, with bits that depend on the values and the shapes alone.
-
-    On a CPU that is so wherever matrices lie, and tiles are views. It is not where one of the
-    three is a vector, and a GPU's library looks at alignments: there they are copied.
-    """
-    if isinstance(out, np.ndarray) and 1 not in out.shape:
-        np.matmul(a, b, out=out)
-        return
-    left, right = arena.copy(a), arena.copy(b)
-    landing = arena.take(out.shape, out.dtype)
-    namespace(out).matmul(left, right, out=landing)
-    out[...] = landing
-    arena.give(left, right, landing)
+def _products(
+    group: TensorGroup,
+    a: Array,
+    b: Array,
+    out: Array,
+    arena: Arena,
+    rows: Sequence[slice] = (),
+    columns: Sequence[slice] = WHOLE,
+) -> None:
+    """out = a @ b by tiles, where there are any; `rows` are those of all positions if not named."""
+    if group.tiled:
+        tile_products(a, b, out, rows or group.row_tiles(len(a)), columns, arena)
+    else:
+        namespace(out).matmul(a, b, out=out)
 
 
 def _sum(

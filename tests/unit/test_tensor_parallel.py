@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hpcpar.nn import Arena, Cut, Flat, Model, gpt, linear, mlp
 from hpcpar.nn.ops import attention, embedding
 from hpcpar.parallel.tensor import tensor_parallel
-from hpcpar.parallel.tensor_linear import tile_product
+from hpcpar.parallel.tile_products import tile_product
 from hpcpar.parallel.tiles import deal_tiles
 from hpcpar.tree import Subtotals
 
