@@ -67,7 +67,7 @@ class Config:
         threads: BLAS threads a rank; 0 takes OMP_NUM_THREADS, else SLURM_CPUS_PER_TASK, else 1.
         precision: Floating-point type of weights and activations.
         reproducible: ranks keeps the bits on any number of data and pipeline ranks; layout on
-            tensor ranks too, for some of the speed; off allows any order of sums.
+            tensor and context ranks too, for some of the speed; off allows any order of sums.
         timeout: Seconds before a wait for other ranks counts as a hang.
     """
 
@@ -111,7 +111,7 @@ def parse(arguments: Sequence[str]) -> Config:
 
 def _check_plan(config: Config, named: set[str]) -> None:
     """Raises `UserError` for keys that a plan would choose, or cannot plan with."""
-    for key in (*PLANNED, "tensor", "sequence"):
+    for key in (*PLANNED, "context", "tensor", "sequence"):
         if getattr(config.parallel, key) != getattr(ParallelConfig, key) or (
             f"parallel.{key}" in named
         ):
@@ -289,8 +289,8 @@ _RANGES: dict[str, tuple[float, float]] = {
     "model.context": (1, 1 << 24), "model.vocabulary": (0, 1 << 24),
     "optim.weight_decay": (0, math.inf), "optim.clip": (0, math.inf), "optim.warmup": (0, math.inf),
     "parallel.data": (-1, math.inf), "parallel.pipeline": (1, math.inf),
-    "parallel.chunks": (2, math.inf), "parallel.tensor": (1, math.inf),
-    "parallel.tiles": (1, 1 << 16),
+    "parallel.chunks": (2, math.inf), "parallel.context": (1, math.inf),
+    "parallel.tensor": (1, math.inf), "parallel.tiles": (1, 1 << 16),
     "checkpoint.every": (0, math.inf), "checkpoint.keep": (1, math.inf),
     "run.evaluate_every": (0, math.inf), "run.evaluate_samples": (0, math.inf),
     "run.trace": (0, 1000),

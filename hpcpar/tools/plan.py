@@ -94,10 +94,10 @@ def _model(config: Config, comm: Communicator) -> Model:
 def _given(config: Config, settings: Sequence[str]) -> dict[str, object]:
     """The axes that are not to be chosen."""
     parallel = config.parallel
-    if parallel.tensor > 1 or config.reproducible == "layout":
+    if parallel.tensor > 1 or parallel.context > 1 or config.reproducible == "layout":
         raise UserError(
-            "a plan has no tensor-parallel ranks and no tiles yet: leave --parallel.tensor and "
-            "--reproducible layout out"
+            "a plan has no tensor- or context-parallel ranks and no tiles yet: leave "
+            "--parallel.tensor, --parallel.context and --reproducible layout out"
         )
     named = given_keys(settings)
     changed = {n for n in PLANNED if getattr(parallel, n) != getattr(type(parallel), n)}
