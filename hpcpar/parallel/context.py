@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from hpcpar.device import Array, namespace
 from hpcpar.nn import Arena
 from hpcpar.parallel.spans import deal_spans
+from hpcpar.parallel.timeline import Timeline
 from hpcpar.schedule.shape import Node
 from hpcpar.schedule.steps import Step
 from hpcpar.schedule.tree import allreduce_roots
@@ -26,12 +27,17 @@ class Context:
     Args:
         comm: the ranks along the axis; None where there is one.
         tiles: see `deal_spans`, which raises ValueError.
+        timeline: told of the time in which layers wait for other ranks.
     """
 
     def __init__(
-        self, comm: "Communicator | None" = None, length: int = 1, tiles: int | None = None
+        self,
+        comm: "Communicator | None" = None,
+        length: int = 1,
+        tiles: int | None = None,
+        timeline: Timeline | None = None,
     ) -> None:
-        self.comm = comm
+        self.comm, self.timeline = comm, timeline or Timeline()
         rank, size = (0, 1) if comm is None else (comm.rank, comm.size)
         self.spans = deal_spans(length, rank, size, tiles)
 

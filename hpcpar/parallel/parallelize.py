@@ -16,6 +16,7 @@ from hpcpar.parallel.layout import Layout
 from hpcpar.parallel.recompute import recomputed
 from hpcpar.parallel.stages import cut_stages
 from hpcpar.parallel.tensor import tensor_parallel
+from hpcpar.parallel.timeline import Timeline
 from hpcpar.parallel.training import ParallelModel
 from hpcpar.parallel.weights import GatheredWeights, Weights, WholeWeights
 
@@ -52,11 +53,11 @@ def parallelize(
         context=sizes["context"], tensor=sizes["tensor"],
     )  # fmt: skip
     layout, axes = Layout(parallel, batch, mesh.comm.size, reproducible), Axes(mesh, parallel)
-    xp, arena = mesh.comm.device.xp, Arena(mesh.comm.device.xp)
+    xp, arena, timeline = mesh.comm.device.xp, Arena(mesh.comm.device.xp), Timeline()
     stages = _stages(model, layout, mesh.comm)
 
     # Each idea below takes what the one before has made, and knows nothing of the others.
-    model = _shared(model, axes, parallel.tiles if reproducible == "layout" else None)
+    model = _shared(model, axes, parallel.tiles if reproducible == "layout" else None, timeline)
     if parallel.recompute:
         model = recomputed(model)
     holdings = Holdings(model, stages, axes.stage, axes.pipeline_size, axes.data_size)
@@ -73,14 +74,15 @@ def parallelize(
         else WholeWeights(holdings, axes.data, xp)
     )
     return ParallelModel(
-        model, holdings, axes, layout, sums, weights, optim or OptimConfig(), arena
+        model, holdings, axes, layout, sums, weights, optim or OptimConfig(), arena, timeline
     )
 
 
-def _shared(model: Model, axes: Axes, tiles: int | None) -> Model:
+def _shared(model: Model, axes: Axes, tiles: int | None, timeline: Timeline) -> Model:
     """The model whose layers and positions the tensor- and context-parallel ranks share."""
     try:
-        return tensor_parallel(model, axes.tensor, tiles, axes.parallel.sequence, axes.context)
+        sequence = axes.parallel.sequence
+        return tensor_parallel(model, axes.tensor, tiles, sequence, axes.context, timeline)
     except ValueError as error:
         sizes = {"context": axes.context_size, "tensor": axes.tensor_size}
         keys = " ".join(f"--parallel.{n} {size}" for n, size in sizes.items() if size > 1)

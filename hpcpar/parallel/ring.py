@@ -6,13 +6,11 @@ the time of one computation to arrive.
 """
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hpcpar.device import Array
 from hpcpar.nn import Arena
-
-if TYPE_CHECKING:
-    from hpcpar.comm import Communicator
+from hpcpar.parallel.context import Context
 
 __all__ = ["Returns", "circulate"]
 
@@ -20,12 +18,13 @@ ROUND, BACK = 0, 1  # tags
 
 
 def circulate(
-    comm: "Communicator | None", own: Array, visit: Callable[[int, Array], None], arena: Arena
+    context: Context, own: Array, visit: Callable[[int, Array], None], arena: Arena
 ) -> None:
     """Call visit(rank, array) with every rank's array, this one's first, then of those before it.
 
     All have one shape. The next array travels while `visit` computes. Collective.
     """
+    comm = context.comm
     if comm is None:
         visit(0, own)
         return
@@ -39,8 +38,9 @@ def circulate(
                 comm.isend(here, (comm.rank + 1) % comm.size, ROUND),
             ]
         visit(owner, here)
-        for request in requests:
-            request.wait()
+        with context.timeline.on("communication", "keys and values"):
+            for request in requests:
+                request.wait()
         if here is not own:
             arena.give(here)
         here, owner = coming, (owner - 1) % comm.size
@@ -60,20 +60,20 @@ class Returns:
 
     def __init__(
         self,
-        comm: "Communicator | None",
+        context: Context,
         shape: tuple[int, ...],
         dtype: Any,
         sent: Callable[[int, int], Sequence[object]],
         landed: Callable[[int, Sequence[Array]], None],
         arena: Arena,
     ) -> None:
-        self._comm, self._shape, self._dtype = comm, shape, dtype
+        self._context, self._shape, self._dtype = context, shape, dtype
         self._sent, self._landed, self._arena = sent, landed, arena
         self._settle: Callable[[], None] | None = None
 
     def send(self, owner: int, arrays: Sequence[Array]) -> None:
         """Start to send arrays of the arena, which then takes them back."""
-        comm = self._comm
+        comm = self._context.comm
         if comm is None or owner == comm.rank:
             self._landed(owner, arrays)
             return
@@ -84,8 +84,9 @@ class Returns:
         requests += [comm.isend(array, owner, BACK) for array in arrays]
 
         def settle() -> None:
-            for request in requests:
-                request.wait()
+            with self._context.timeline.on("communication", "gradients of keys and values"):
+                for request in requests:
+                    request.wait()
             self._arena.give(list(arrays))
             self._landed(source, coming)
 

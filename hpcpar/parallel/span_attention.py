@@ -47,7 +47,7 @@ class SpanAttention:
     """
 
     def __init__(self, context: Context, heads: int) -> None:
-        self._comm, self._spans, self._heads = context.comm, context.spans, heads
+        self._context, self._spans, self._heads = context, context.spans, heads
 
     def forward(self, qkv: Array, b: Array, arena: Arena) -> Heads:
         """b (3 C,) is added to qkv, and q in it divided by sqrt(C / H). Collective."""
@@ -96,7 +96,7 @@ class SpanAttention:
             for number, total in zip(spans.mine, of_keys, strict=True):
                 total.add(rank, arrived.get(number))
 
-        back = Returns(self._comm, (2, *shape), dtype, spans.attended, landed, arena)
+        back = Returns(self._context, (2, *shape), dtype, spans.attended, landed, arena)
 
         def visit(owner: int, arrays: Array) -> None:
             sums = {
@@ -189,8 +189,8 @@ class SpanAttention:
         limits = arena.take((2, *each.shape[1:3]), sums.dtype)
         np.negative(each.min(axis=(0, 3, 4)), out=limits[0])
         each.max(axis=(0, 3, 4), out=limits[1])
-        if self._comm is not None:
-            self._comm.allreduce(limits, "max", out=limits)
+        if self._context.comm is not None:
+            self._context.comm.allreduce(limits, "max", out=limits)
         safe = attention.safe_heads(-limits[0], limits[1])
         arena.give(limits)
         return [(slice(b, b + 1), slice(h, h + 1)) for b, h in np.argwhere(~safe).tolist()]
@@ -201,7 +201,7 @@ class SpanAttention:
         own = arena.take((each, 2, rows // each, width, channels), qkv.dtype)
         for pair, part in zip(own, self._split(qkv), strict=True):
             pair[0], pair[1] = part[..., channels : 2 * channels], part[..., 2 * channels :]
-        circulate(self._comm, own, visit, arena)
+        circulate(self._context, own, visit, arena)
         arena.give(own)
 
     def _pairs(self, owner: int, arrays: Array) -> Iterator[Pair]:
@@ -247,8 +247,8 @@ class SpanAttention:
         return x.reshape(*x.shape[:2], self._heads, -1).swapaxes(1, 2)
 
     def _progress(self) -> None:
-        if self._comm is not None:
-            self._comm.progress()
+        if self._context.comm is not None:
+            self._context.comm.progress()
 
 
 def _sum(leaves: int, shape: tuple[int, ...], dtype: Any, arena: Arena) -> Subtotals:

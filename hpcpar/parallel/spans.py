@@ -80,10 +80,10 @@ def deal_spans(length: int, rank: int, ranks: int, tiles: int | None) -> Spans:
     count = next(n for n in range(min(tiles, length), 0, -1) if length % n == 0)
     fitting = [n for n in range(1, count + 1) if _subtrees(count, n)]
     if ranks not in fitting:
-        numbers = " or ".join(map(str, fitting))
         raise ValueError(
-            f"with --reproducible layout {length} positions are cut into {count} spans, which "
-            f"{numbers} ranks can share: take so many, or other --parallel.tiles"
+            f"with --reproducible layout {length} positions are cut into {count} spans, and the "
+            f"ranks that share them are {', '.join(map(str, fitting))}: take so many, or other "
+            "--parallel.tiles"
         )
     return Spans(length, count, rank, ranks)
 

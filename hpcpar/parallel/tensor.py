@@ -14,6 +14,7 @@ from hpcpar.parallel.tensor_dense import ColumnDense, RowDense
 from hpcpar.parallel.tensor_group import TensorGroup
 from hpcpar.parallel.tensor_loss import TensorCrossEntropy
 from hpcpar.parallel.tensor_vocabulary import TensorEmbedding, TensorHead
+from hpcpar.parallel.timeline import Timeline
 
 if TYPE_CHECKING:
     from hpcpar.comm import Communicator
@@ -27,6 +28,7 @@ def tensor_parallel(
     tiles: int | None,
     sequence: bool = False,
     positions: "Communicator | None" = None,
+    timeline: Timeline | None = None,
 ) -> Model:
     """The model with layers that the ranks of `comm` share; `model` itself stays as it is.
 
@@ -46,6 +48,7 @@ def tensor_parallel(
         positions: the ranks along the context axis; None where there is one. A GPT's residual
             stream, logits and loss are then those of this rank's positions (`Context`), and so are
             its gradients: they are still to be summed over these ranks.
+        timeline: told of the time in which layers wait for other ranks.
 
     Raises ValueError for more ranks than tiles, heads, units, tokens or inputs, and for a layer
     that nobody knows how to share.
@@ -54,7 +57,7 @@ def tensor_parallel(
     if positions is not None and not sequences:
         raise ValueError("only sequences have a context to share: take a --model.kind gpt")
     length = model.input_shape[0] if sequences else 1
-    context = Context(positions, length, tiles if sequences else None)
+    context = Context(positions, length, tiles if sequences else None, timeline)
     group = TensorGroup(comm, tiles, sequence, context)
     if group.tiles == context.spans.count == 1:
         return model

@@ -11,6 +11,7 @@ from hpcpar.linalg.layers import layer_steps
 from hpcpar.nn import Arena
 from hpcpar.parallel.context import Context
 from hpcpar.parallel.tiles import Tiles, deal_tiles
+from hpcpar.parallel.timeline import Timeline
 from hpcpar.schedule.collectives import allgather, allreduce
 
 if TYPE_CHECKING:
@@ -24,14 +25,21 @@ class Pending:
     """A sum under way, of arrays of the arena."""
 
     def __init__(
-        self, parts: Sequence[Array], out: Array, request: "Request | None", arena: Arena
+        self,
+        parts: Sequence[Array],
+        out: Array,
+        arena: Arena,
+        request: "Request | None" = None,
+        timeline: Timeline | None = None,
     ) -> None:
-        self._parts, self._out, self._request, self._arena = parts, out, request, arena
+        self._parts, self._out, self._arena = parts, out, arena
+        self._request, self._timeline = request, timeline or Timeline()
 
     def wait(self) -> Array:
         """The sum: an array that belongs to the caller."""
         if self._request is not None:
-            self._request.wait()
+            with self._timeline.on("communication", "tensor sum"):
+                self._request.wait()
         self._arena.give([part for part in self._parts if part is not self._out])
         return self._out
 
@@ -57,6 +65,7 @@ class TensorGroup:
         context: Context | None = None,
     ) -> None:
         self.comm, self.context = comm, context or Context()
+        self.timeline = self.context.timeline
         self.rank, self.size = (0, 1) if comm is None else (comm.rank, comm.size)
         self.tiled = tiles is not None  # the bits must not depend on the number of ranks
         self.tiles = self.size if tiles is None else tiles
@@ -69,8 +78,8 @@ class TensorGroup:
         spans = self.context.spans
         if self.tiled and self.sequence and self.size > spans.each:
             raise ValueError(
-                f"with --parallel.sequence true {self.size} tensor-parallel ranks share "
-                f"{spans.each} spans of positions: take at most {spans.each} ranks, or more tiles"
+                f"with --parallel.sequence true {self.size} tensor-parallel ranks share what "
+                f"there is of spans of positions, {spans.each}: take as few, or more tiles"
             )
 
     def deal(self, what: str, extent: int, unit: int = 1) -> Tiles:
@@ -132,7 +141,7 @@ class TensorGroup:
         k, and what is counted along k is tiles.
         """
         if self.comm is None or len(tiles.mine) == len(tiles.runs):
-            return Pending(roots, roots[0], None, arena)
+            return Pending(roots, roots[0], arena)
         (count, width), dtype = roots[0].shape, roots[0].dtype
         plan = Plan((count, width, len(tiles.runs)), (1, 1, self.size), (1, 1, 1))
         segment = max(1, SEGMENT_BYTES // dtype.itemsize)
@@ -146,7 +155,7 @@ class TensorGroup:
             nodes = self.comm.node_map
             steps = layer_steps(plan, self.rank, segment, everywhere=True, nodes=nodes)
         request = self.comm.irun(steps, {"out": out, **buffers}, name="tensor_sum")
-        return Pending(roots, out, request, arena)
+        return Pending(roots, out, arena, request, self.timeline)
 
     def combine(self, x: Array, op: str = "sum") -> None:
         """x = the sum or the max of all ranks' x, where the order does not matter. Collective."""
@@ -154,7 +163,8 @@ class TensorGroup:
             return
         segment, nodes = max(1, SEGMENT_BYTES // x.itemsize), self.comm.node_map
         steps = allreduce(self.rank, self.size, x.size, "auto", "out", segment=segment, nodes=nodes)
-        self.comm.run(steps, {"out": x}, op, name=f"tensor_{op}")
+        with self.timeline.on("communication", f"tensor {op}"):
+            self.comm.run(steps, {"out": x}, op, name=f"tensor_{op}")
 
     def gather(self, part: Array, count: int, arena: Arena) -> tuple[Array, list[Array]]:
         """All `count` rows of an array of which every rank has those of `rows`. Collective.
@@ -168,7 +178,8 @@ class TensorGroup:
         segment, nodes = max(1, SEGMENT_BYTES // part.itemsize), self.comm.node_map
         steps = allgather(self.rank, self.size, counts, segment, nodes)
         gathered = arena.take((count, width), part.dtype)
-        self.comm.run(steps, {"x": part, "out": gathered}, name="tensor_rows")
+        with self.timeline.on("communication", "tensor rows"):
+            self.comm.run(steps, {"x": part, "out": gathered}, name="tensor_rows")
         return gathered, [gathered]
 
 

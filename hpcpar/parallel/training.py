@@ -46,11 +46,12 @@ class ParallelModel:
         weights: Weights,
         optim: OptimConfig,
         arena: Arena,
+        timeline: Timeline,
     ) -> None:
         self.model, self.holdings, self.axes, self.weights = model, holdings, axes, weights
         self.gradients, self.arena, self.comm = sums, arena, axes.comm
         self._layout, self._batch = layout, layout.batch
-        self.timeline = Timeline()
+        self.timeline = timeline
         self.idle_ranks = layout.idle_ranks
         self._slots = layout.slots[axes.data_rank]
         self.slots = len(self._slots)

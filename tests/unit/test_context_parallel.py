@@ -52,7 +52,10 @@ def test_spans_with_tiles_are_the_same_on_any_ranks(length, tiles, ranks):
 def test_spans_that_cannot_be_dealt():
     with pytest.raises(ValueError, match=r"take a --model\.context of 12"):
         deal_spans(10, 0, 4, None)
-    with pytest.raises(ValueError, match="10 positions are cut into 5 spans, which 1 or 5 ranks"):
+    with pytest.raises(
+        ValueError,
+        match="10 positions are cut into 5 spans, and the ranks that share them are 1, 5",
+    ):
         deal_spans(10, 0, 2, 6)
     with pytest.raises(ValueError, match="7 tokens; ranks share spans of 8"):
         Context(None, 8, 4).cut(np.zeros((1, 7), np.int64))
