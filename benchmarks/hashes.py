@@ -44,8 +44,13 @@ LAYOUTS: list[Layout] = [
     ("layout", 6, {"tensor": 2, "pipeline": 3, "schedule": "gpipe", "recompute": "true"}),
     ("layout", 8, {"tensor": 4, "pipeline": 2, "sequence": "true"}),
     ("layout", 8, {"tensor": 2, "pipeline": 2, "schedule": "interleaved", "zero": 3}),
+    ("layout", 2, {"context": 2}),
+    ("layout", 4, {"context": 4, "recompute": "true"}),
+    ("layout", 4, {"context": 2, "pipeline": 2, "schedule": "zero-bubble"}),
+    ("layout", 8, {"context": 2, "tensor": 2, "sequence": "true", "zero": 3}),
+    ("layout", 8, {"context": 4, "pipeline": 2, "schedule": "gpipe"}),
 ]
-SHORT = (0, 6, 13, 14)
+SHORT = (0, 6, 13, 14, 21)
 
 
 def main() -> int:
