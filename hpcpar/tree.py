@@ -103,9 +103,13 @@ class Subtotals:
     def _added(self, first: Array | None, second: Array | None) -> Array | None:
         if first is None or second is None:
             return second if first is None else first
-        self._xp.add(first, second, out=first)
+        self._write(first, second)
         self.free(second)
         return first
+
+    def _write(self, first: Array, second: Array) -> None:
+        """first += second."""
+        self._xp.add(first, second, out=first)
 
 
 def tree_total(values: np.ndarray) -> float:

@@ -7,10 +7,10 @@ import numpy as np
 
 from hpcpar.device import Array
 from hpcpar.nn.arena import Arena
-from hpcpar.nn.footprint import Footprint
+from hpcpar.nn.footprint import Footprint, Sizes
 from hpcpar.nn.parameters import Parameter
 
-__all__ = ["Layer", "Loss", "Model", "Planned", "Tensors", "planned"]
+__all__ = ["Layer", "Loss", "Model", "Planned", "PlannedLoss", "Tensors", "planned"]
 
 Tensors = dict[str, Array]  # parameter name -> values, or gradient
 
@@ -73,6 +73,14 @@ class Loss(Protocol):
         self, outputs: Array, targets: Array, scale: float, arena: Arena
     ) -> tuple[float, Array]:
         """The sum, and the gradient of scale * sum, which takes the place of `outputs`."""
+
+
+@runtime_checkable
+class PlannedLoss(Loss, Protocol):
+    """A loss that tells what it takes without computing anything: for plans."""
+
+    def scratch(self, shape: tuple[int, ...]) -> Sizes:
+        """What `value_and_gradient` takes from the arena for outputs of this shape."""
 
 
 class Model:

@@ -11,8 +11,7 @@ import numpy as np
 
 from hpcpar.nn import Model
 from hpcpar.nn.footprint import Footprint, Sizes, floats
-from hpcpar.nn.losses import CrossEntropy, SquaredError
-from hpcpar.nn.model import planned
+from hpcpar.nn.model import PlannedLoss, planned
 from hpcpar.schedule.pipeline_actions import (
     Action,
     Backward,
@@ -90,7 +89,7 @@ class _Stages:
             effect.take(needs.saved + self.message(number + 1))
         if stage == len(self._stages) - 1:
             loss = self._model.loss_function
-            assert isinstance(loss, CrossEntropy | SquaredError), f"no footprint of {loss}"
+            assert isinstance(loss, PlannedLoss), f"no footprint of {loss}"
             effect.over(loss.scratch(self.shapes[-1]))
         return effect
 

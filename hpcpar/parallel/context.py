@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from hpcpar.device import Array, namespace
 from hpcpar.nn import Arena
+from hpcpar.parallel.place import Place, place_of
 from hpcpar.parallel.spans import deal_spans
 from hpcpar.parallel.timeline import Timeline
 from hpcpar.schedule.shape import Node
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from hpcpar.comm import Communicator
     from hpcpar.comm.request import Request
 
-__all__ = ["Context", "start_context_sum"]
+__all__ = ["Context", "context_sum_steps", "start_context_sum"]
 
 
 class Context:
@@ -25,21 +26,21 @@ class Context:
     (s B, T / K, C): its s spans of the K, one after the other, each of all B sequences.
 
     Args:
-        comm: the ranks along the axis; None where there is one.
+        ranks: those along the axis; None where there is one, a place in a plan.
         tiles: see `deal_spans`, which raises ValueError.
         timeline: told of the time in which layers wait for other ranks.
     """
 
     def __init__(
         self,
-        comm: "Communicator | None" = None,
+        ranks: "Communicator | Place | None" = None,
         length: int = 1,
         tiles: int | None = None,
         timeline: Timeline | None = None,
     ) -> None:
-        self.comm, self.timeline = comm, timeline or Timeline()
-        rank, size = (0, 1) if comm is None else (comm.rank, comm.size)
-        self.spans = deal_spans(length, rank, size, tiles)
+        place = place_of(ranks)
+        self.comm, self.timeline = place.comm, timeline or Timeline()
+        self.spans = deal_spans(length, place.rank, place.size, tiles)
 
     def take(self, whole: Array, arena: Arena) -> Array:
         """`cut` of an array that the arena has lent, in its place."""
@@ -78,11 +79,14 @@ class Context:
 
 def start_context_sum(comm: "Communicator", array: Array) -> "Request":
     """Begin to add up what all ranks have of an array, in place, by the tree over the ranks."""
-    steps = _sum_steps(comm.rank, comm.size, array.size, comm.node_map)
+    steps = context_sum_steps(comm.rank, comm.size, array.size, comm.node_map)
     return comm.irun(steps, {"out": array}, name="context_sum")
 
 
 @lru_cache(maxsize=256)
-def _sum_steps(rank: int, size: int, count: int, nodes: tuple[int, ...] | None) -> tuple[Step, ...]:
+def context_sum_steps(
+    rank: int, size: int, count: int, nodes: tuple[int, ...] | None
+) -> tuple[Step, ...]:
+    """What a rank does in the sum of an array of `count` elements."""
     trees = [[Node(0, place)] for place in range(size)]
     return tuple(allreduce_roots(rank, count, trees, size, ["out"], nodes=nodes))

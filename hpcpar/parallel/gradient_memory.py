@@ -42,12 +42,14 @@ def gradient_elements(
         for action in backwards:
             for layer in reversed(holdings.stages[action.stage]):
                 rounds.backward(slots[action.micro], holdings.gradients_of[layer])
+        rounds.put(0)
         rounds.settle(0)
     else:
         _runs(layout, holdings, backwards, rank, lent)
     sizes = [bucket.size for bucket in holdings.buckets]
     several = any(slot.micro >= 0 and not slot.first for slot in slots)
-    beside = max(sum(sizes[i] for i in of) for of in holdings.gradients_of) if several else 0
+    each = [sum(sizes[i] for i in of) for of in holdings.gradients_of]
+    beside = max(each) if several and not layout.at_once else 0
     return beside + sum(size * count for size, count in lent.most.items())
 
 
@@ -61,7 +63,8 @@ def _runs(
     """`RunSum`. All buckets of a stage go through the same: they need not be taken one by one."""
     slots, run, leaves = layout.slots[rank], layout.runs[rank], len(layout.leaves)
     whole = layout.data == 1 or layout.parallel.zero == 0
-    alike = {stage: _alike(holdings, layers) for stage, layers in holdings.stages.items()}
+    window = UNDER_WAY + 1 if layout.at_once else 1  # layers whose gradients are not in leaves yet
+    alike = {stage: _alike(holdings, layers, window) for stage, layers in holdings.stages.items()}
     results = {
         stage: Counter(
             bucket.size if whole else len(bucket.slices[rank])
@@ -76,8 +79,8 @@ def _runs(
         before = during = after = held[stage]
         if slot.micro >= 0:
             sums = roots(run.start, slot.leaf, leaves)
-            during = sums + 1
-            after = roots(run.start, slot.leaf + 1, leaves) if slot.last else during
+            during = sums + 1 + (layout.at_once and not slot.first)
+            after = roots(run.start, slot.leaf + 1, leaves) if slot.last else sums + 1
         for size, (count, together) in alike[stage].items():
             others = (count - together) * max(before, after)
             now = lent.now[size]
@@ -89,12 +92,13 @@ def _runs(
         held[stage] = after
 
 
-def _alike(holdings: Holdings, layers: range) -> dict[int, tuple[int, int]]:
-    """By size of buckets: how many a stage has, and how many one of its layers has at most."""
+def _alike(holdings: Holdings, layers: range, window: int) -> dict[int, tuple[int, int]]:
+    """By size of buckets: how many a stage has, and how many `window` of its layers have."""
     each = [Counter(holdings.buckets[i].size for i in holdings.gradients_of[n]) for n in layers]
     total, most = Counter[int](), Counter[int]()
-    for one in each:
-        total, most = total + one, most | one
+    for start, one in enumerate(each):
+        total += one
+        most |= sum(each[start : start + window], Counter[int]())
     return {size: (count, most[size]) for size, count in total.items()}
 
 
@@ -109,13 +113,35 @@ class _Rounds:
         self._round = [0] * len(self._sizes)
         self._open = [False] * len(self._sizes)
         self._under_way: deque[tuple[int, int, bool]] = deque()  # bucket, round, with a leaf
+        self._at_once = layout.at_once
+        self._written: deque[tuple[Slot, Sequence[int]]] = deque()  # not yet in their leaves
 
     def backward(self, slot: Slot, buckets: Sequence[int]) -> None:
         """The gradient of a layer, and the end of a round."""
-        if slot.micro >= 0 and slot.first:
+        if slot.micro < 0:
+            self.put(0)
+            self._end(slot, buckets)
+            return
+        if slot.first or self._at_once:
             for bucket in buckets:
-                self._open[bucket] = True
                 self._lent.change(self._sizes[bucket], 1)
+        self.put(UNDER_WAY - 1)
+        self._written.append((slot, buckets))
+        if not self._at_once:
+            self.put(0)
+
+    def put(self, left: int) -> None:
+        """Into their leaves, until only so many layers are still summed over context ranks."""
+        while len(self._written) > left:
+            slot, buckets = self._written.popleft()
+            for bucket in buckets:
+                if slot.first:
+                    self._open[bucket] = True
+                elif self._at_once:
+                    self._lent.change(self._sizes[bucket], -1)
+            self._end(slot, buckets)
+
+    def _end(self, slot: Slot, buckets: Sequence[int]) -> None:
         for bucket in reversed(buckets) if slot.ends else ():
             self.settle(UNDER_WAY - 1)
             self._lent.change(self._slices[bucket], self._owners(self._round[bucket]))

@@ -32,7 +32,7 @@ class Layout:
         ranks: all of them.
         reproducible: "ranks", "layout" or "off".
 
-    Attributes: data and pipeline, sizes of the axes.
+    Attributes: data, pipeline, context and tensor, sizes of the axes.
     """
 
     parallel: ParallelConfig
@@ -54,6 +54,26 @@ class Layout:
     def stages(self) -> int:
         """Virtual stages."""
         return self.pipeline * self.parallel.stages_a_rank
+
+    @property
+    def tensor(self) -> int:
+        """Ranks along the tensor axis."""
+        return self.parallel.tensor
+
+    @property
+    def context(self) -> int:
+        """Ranks along the context axis."""
+        return self.parallel.context
+
+    @property
+    def tiles(self) -> int | None:
+        """Of every axis that such ranks share, where the bits must not depend on their number."""
+        return self.parallel.tiles if self.reproducible == "layout" else None
+
+    @property
+    def at_once(self) -> bool:
+        """Whether gradients are summed over context ranks micro-batch by micro-batch."""
+        return self.context > 1 and self.tiles is not None
 
     @property
     def rounds(self) -> bool:

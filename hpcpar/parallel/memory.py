@@ -12,11 +12,13 @@ from itertools import pairwise
 from hpcpar.nn import Model
 from hpcpar.optim import OptimConfig, optimizer_bytes
 from hpcpar.parallel.activations import arena_bytes
+from hpcpar.parallel.context import context_sum_steps
 from hpcpar.parallel.gradient_memory import gradient_elements
-from hpcpar.parallel.gradients import sum_steps
+from hpcpar.parallel.gradients import UNDER_WAY, sum_steps
 from hpcpar.parallel.holdings import Holdings
 from hpcpar.parallel.layout import Layout
 from hpcpar.parallel.perform import visits
+from hpcpar.parallel.traffic import shared_layers
 from hpcpar.schedule.pipeline_actions import Action
 from hpcpar.schedule.steps import extents
 
@@ -59,7 +61,8 @@ def plan_bytes(
     """The bytes of the rank at a place of the mesh.
 
     Args:
-        model: with its layers as they are trained (`recomputed`).
+        model: with its layers as they are trained (`tensor_parallel` for a place on the tensor and
+            the context axis, `recomputed`).
         stages: the layers of every virtual stage.
         host: whether it computes on a CPU.
 
@@ -75,6 +78,7 @@ def plan_bytes(
     buffers = _gathered(holdings, actions) if zero == 3 else 0
     if data > 1 and zero < 2:
         buffers += _scratch(layout, holdings, data_rank, zero == 0)
+    buffers += _shared_scratch(model, layout, holdings, own)
     for tie in holdings.ties:
         if tie.home == stage != tie.away:
             buffers += len(own[tie.bucket])
@@ -109,6 +113,35 @@ def _scratch(layout: Layout, holdings: Holdings, rank: int, whole: bool) -> int:
             known[bucket.slices] = sum(n for name, n in extents(steps).items() if name not in own)
         found += known[bucket.slices]
     return found
+
+
+def _shared_scratch(
+    model: Model, layout: Layout, holdings: Holdings, own: Sequence[Sequence[int]]
+) -> int:
+    """Elements that sums over tensor- and context-parallel ranks need on their way.
+
+    A layer's sums over tensor ranks come one after the other. Of those of gradients over context
+    ranks there are as many at a time as there may be.
+    """
+    traffic = [found for *_, found in shared_layers(model, layout.batch.micro) if found is not None]
+    among = max((one.scratch for one in traffic), default=0)
+    if layout.context == 1:
+        return among
+    sizes = [
+        bucket.size if layout.at_once else len(run)
+        for bucket, run in zip(holdings.buckets, own, strict=True)
+    ]
+    each = [
+        sum(_context_scratch(sizes[i], layout.context) for i in of) for of in holdings.gradients_of
+    ]
+    together = sorted(each)[-UNDER_WAY:] if layout.at_once else each
+    return among + sum(together)
+
+
+@lru_cache(maxsize=1024)
+def _context_scratch(size: int, ranks: int) -> int:
+    steps = context_sum_steps(0, ranks, size, None)
+    return sum(count for name, count in extents(steps).items() if name != "out")
 
 
 def _gathered(holdings: Holdings, actions: Iterable[Action]) -> int:

@@ -57,7 +57,7 @@ def parallelize(
     stages = _stages(model, layout, mesh.comm)
 
     # Each idea below takes what the one before has made, and knows nothing of the others.
-    model = _shared(model, axes, parallel.tiles if reproducible == "layout" else None, timeline)
+    model = _shared(model, axes, layout.tiles, timeline)
     if parallel.recompute:
         model = recomputed(model)
     holdings = Holdings(model, stages, axes.stage, axes.pipeline_size, axes.data_size)

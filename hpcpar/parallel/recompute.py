@@ -9,7 +9,7 @@ from typing import Any
 
 from hpcpar.device import Array
 from hpcpar.nn.arena import Arena
-from hpcpar.nn.footprint import Footprint, floats
+from hpcpar.nn.footprint import Footprint, Sizes, floats
 from hpcpar.nn.model import Layer, Model, Tensors, planned
 
 __all__ = ["Recompute", "recomputed"]
@@ -43,7 +43,8 @@ class Recompute:
 
     def footprint(self, shape: tuple[int, ...], host: bool = True) -> Footprint:
         inner, x = planned(self.layer).footprint(shape, host), floats((prod(shape), 1))
-        rest = inner.saved - x  # beyond the copy of the input, which the inner layer takes over
+        rest = Sizes(inner.saved)  # beyond the copy of the input, which the inner layer takes over
+        rest.subtract(x)
         return replace(
             inner,
             saved=x,

@@ -9,6 +9,7 @@ from hpcpar.nn.embedding import Embedding
 from hpcpar.nn.head import Head
 from hpcpar.nn.model import Layer
 from hpcpar.parallel.context import Context
+from hpcpar.parallel.place import Place
 from hpcpar.parallel.tensor_block import TensorBlock
 from hpcpar.parallel.tensor_dense import ColumnDense, RowDense
 from hpcpar.parallel.tensor_group import TensorGroup
@@ -24,13 +25,13 @@ __all__ = ["tensor_parallel"]
 
 def tensor_parallel(
     model: Model,
-    comm: "Communicator | None",
+    ranks: "Communicator | Place | None",
     tiles: int | None,
     sequence: bool = False,
-    positions: "Communicator | None" = None,
+    positions: "Communicator | Place | None" = None,
     timeline: Timeline | None = None,
 ) -> Model:
-    """The model with layers that the ranks of `comm` share; `model` itself stays as it is.
+    """The model with layers that `ranks` share; `model` itself stays as it is.
 
     Heads, hidden units, the vocabulary, and the inputs of an MLP and a linear model are cut. Every
     rank holds a part of the weights (`Parameter.cut`), and all are given the same micro-batch. They
@@ -38,14 +39,15 @@ def tensor_parallel(
     same bits. A GPT's logits stay cut: a rank has those of its part of the vocabulary.
 
     Args:
-        comm: the ranks along a mesh's tensor axis; None where there is one.
+        ranks: those along a mesh's tensor axis; None where there is one. A plan, which computes
+            nothing, names a rank's place instead.
         tiles: None: every cut axis is cut once for each rank. A number: every such axis is cut into
             so many tiles (or as many as it has heads, units, tokens), and products and sums go tile
             by tile: the bits are then the same on any number of ranks up to that, one as well.
         sequence: whether a GPT's residual stream and norms are shared by rows as well, which saves
             memory; the bits are the same. Takes micro-batches of at least as many rows, that is
             tokens, as there are ranks.
-        positions: the ranks along the context axis; None where there is one. A GPT's residual
+        positions: the ranks along the context axis, likewise. A GPT's residual
             stream, logits and loss are then those of this rank's positions (`Context`), and so are
             its gradients: they are still to be summed over these ranks.
         timeline: told of the time in which layers wait for other ranks.
@@ -58,7 +60,7 @@ def tensor_parallel(
         raise ValueError("only sequences have a context to share: take a --model.kind gpt")
     length = model.input_shape[0] if sequences else 1
     context = Context(positions, length, tiles if sequences else None, timeline)
-    group = TensorGroup(comm, tiles, sequence, context)
+    group = TensorGroup(ranks, tiles, sequence, context)
     if group.tiles == context.spans.count == 1:
         return model
     count = len(model.layers)

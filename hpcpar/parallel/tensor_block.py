@@ -1,18 +1,23 @@
 """A transformer block whose heads and hidden units are shared by ranks."""
 
 from collections.abc import Callable
+from math import prod
 from typing import Any, NamedTuple
 
 from hpcpar.device import Array, namespace
 from hpcpar.nn import Arena, Cut
 from hpcpar.nn.attention import Attention, Heads
 from hpcpar.nn.block import Block, Hidden, Norm
+from hpcpar.nn.footprint import Footprint
 from hpcpar.nn.model import Tensors
 from hpcpar.nn.ops import gelu
+from hpcpar.parallel.rehearsal import footprint
 from hpcpar.parallel.span_attention import SpanAttention
+from hpcpar.parallel.tensor_footprint import BlockSteps
 from hpcpar.parallel.tensor_group import TensorGroup
 from hpcpar.parallel.tensor_linear import ColumnParallel, RowParallel
 from hpcpar.parallel.tensor_norm import TensorNorm
+from hpcpar.parallel.traffic import Traffic
 
 __all__ = ["TensorBlock"]
 
@@ -44,8 +49,10 @@ class TensorBlock:
         width, hidden = shapes["mlp.c_fc.weight"]
         size = width // block.heads  # of a head
         heads, units = group.deal("heads", block.heads, size), group.deal("units", hidden)
-        count, spans = len(heads.held) // size, group.context.spans.count
-        self.attention = Attention(count) if spans == 1 else SpanAttention(group.context, count)
+        self.heads, spans = len(heads.held) // size, group.context.spans.count
+        self.attention = (
+            Attention(self.heads) if spans == 1 else SpanAttention(group.context, self.heads)
+        )
         self.norms = {name: TensorNorm(group, self.prefix + name) for name in ("ln_1", "ln_2")}
         self.products_in = {
             "attn.c_attn": ColumnParallel(group, heads, groups=3),
@@ -120,6 +127,21 @@ class TensorBlock:
 
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         return shape
+
+    def footprint(self, shape: tuple[int, ...], host: bool = True) -> Footprint:
+        return footprint(BlockSteps(self, shape), 4 * prod(shape), host)
+
+    def flops(self, shape: tuple[int, ...]) -> float:
+        (batch, length, width), spans = shape, self.group.context.spans
+        heads, units = (len(product.tiles.held) for product in self.products_out.values())
+        before = [length * number for number in spans.mine]  # whole spans, then its own, causal
+        pairs = batch // spans.each * sum(length * n + length * (length + 1) / 2 for n in before)
+        return 2.0 * batch * length * width * (4 * heads + 2 * units) + 4 * heads * pairs
+
+    def traffic(self, shape: tuple[int, ...]) -> Traffic:
+        rows, width, tiles = shape[0] * shape[1], shape[2], self.products_out["attn.c_proj"].tiles
+        ring = 2 * rows * len(tiles.held) if self.group.context.spans.ranks > 1 else 0
+        return Traffic(self.group, tiles, rows, width, sums=(2, 2), gathers=(2, 4), ring=ring)
 
     def _backward(
         self,

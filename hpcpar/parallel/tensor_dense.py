@@ -1,14 +1,19 @@
 """Fully connected layers whose weight is cut: by columns, or by rows."""
 
+from math import prod
 from typing import Any
 
 from hpcpar.device import Array, namespace
 from hpcpar.nn import Arena, Cut
 from hpcpar.nn.dense import Dense
+from hpcpar.nn.footprint import Footprint
 from hpcpar.nn.model import Tensors
 from hpcpar.nn.ops import gelu
+from hpcpar.parallel.rehearsal import footprint
+from hpcpar.parallel.tensor_footprint import DenseSteps
 from hpcpar.parallel.tensor_group import TensorGroup
 from hpcpar.parallel.tensor_linear import ColumnParallel, RowParallel
+from hpcpar.parallel.traffic import Traffic
 
 __all__ = ["ColumnDense", "RowDense"]
 
@@ -65,6 +70,16 @@ class ColumnDense:
 
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         return (*shape[:-1], self.weight.shape[1])
+
+    def footprint(self, shape: tuple[int, ...], host: bool = True) -> Footprint:
+        return footprint(DenseSteps(self, shape), 4 * prod(shape), host)
+
+    def flops(self, shape: tuple[int, ...]) -> float:
+        return 2.0 * shape[0] * self.weight.size
+
+    def traffic(self, shape: tuple[int, ...]) -> Traffic:
+        product, sums = self.product, (0, 0 if self.first else 1)
+        return Traffic(product.group, product.tiles, shape[0], self.weight.shape[0], sums)
 
 
 class RowDense:
@@ -124,6 +139,16 @@ class RowDense:
 
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         return (*shape[:-1], self.weight.shape[1])
+
+    def footprint(self, shape: tuple[int, ...], host: bool = True) -> Footprint:
+        return footprint(DenseSteps(self, shape), 4 * prod(shape), host)
+
+    def flops(self, shape: tuple[int, ...]) -> float:
+        return 2.0 * shape[0] * self.weight.size
+
+    def traffic(self, shape: tuple[int, ...]) -> Traffic:
+        product = self.product
+        return Traffic(product.group, product.tiles, shape[0], self.weight.shape[1], (1, 0))
 
     def _own(self, x: Array) -> Array:
         """This rank's inputs."""

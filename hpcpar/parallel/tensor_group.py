@@ -10,9 +10,11 @@ from hpcpar.linalg.grids import Plan
 from hpcpar.linalg.layers import layer_steps
 from hpcpar.nn import Arena
 from hpcpar.parallel.context import Context
+from hpcpar.parallel.place import Place, place_of
 from hpcpar.parallel.tiles import Tiles, deal_tiles
 from hpcpar.parallel.timeline import Timeline
 from hpcpar.schedule.collectives import allgather, allreduce
+from hpcpar.schedule.steps import Step
 
 if TYPE_CHECKING:
     from hpcpar.comm import Communicator
@@ -48,7 +50,7 @@ class TensorGroup:
     """The ranks along the tensor axis of a mesh.
 
     Args:
-        comm: these ranks; None where there is one.
+        ranks: those along the axis; None where there is one, a place in a plan.
         tiles: of every axis that is cut, whatever the number of ranks; None takes one a rank.
         sequence: whether the residual stream's rows are shared too, between the products.
         context: the positions that this rank has, of all rows. With tiles their spans are tiles of
@@ -59,14 +61,15 @@ class TensorGroup:
 
     def __init__(
         self,
-        comm: "Communicator | None",
+        ranks: "Communicator | Place | None",
         tiles: int | None,
         sequence: bool = False,
         context: Context | None = None,
     ) -> None:
-        self.comm, self.context = comm, context or Context()
+        place = place_of(ranks)
+        self.rank, self.size, self.comm = place.rank, place.size, place.comm
+        self.context = context or Context()
         self.timeline = self.context.timeline
-        self.rank, self.size = (0, 1) if comm is None else (comm.rank, comm.size)
         self.tiled = tiles is not None  # the bits must not depend on the number of ranks
         self.tiles = self.size if tiles is None else tiles
         self.sequence = sequence and self.size > 1
@@ -118,6 +121,10 @@ class TensorGroup:
 
         add(0, len(tiles), out)
 
+    def held_rows(self, count: int) -> tuple[range, ...]:
+        """Which of the residual stream's rows each rank looks after, where they are shared."""
+        return _row_runs(count, self._row_tiles, self.size)
+
     @property
     def _row_tiles(self) -> int:
         """Tiles of the rows: the spans, or one for each rank that looks after some."""
@@ -143,19 +150,25 @@ class TensorGroup:
         if self.comm is None or len(tiles.mine) == len(tiles.runs):
             return Pending(roots, roots[0], arena)
         (count, width), dtype = roots[0].shape, roots[0].dtype
-        plan = Plan((count, width, len(tiles.runs)), (1, 1, self.size), (1, 1, 1))
-        segment = max(1, SEGMENT_BYTES // dtype.itemsize)
         buffers = {f"root{i}": root for i, root in enumerate(roots)}
         if spread and self.sequence:
-            runs = _row_runs(count, self._row_tiles, self.size)
-            out = arena.take((len(runs[self.rank]), width), dtype)
-            steps = layer_steps(plan, self.rank, segment, rows=runs)
+            out = arena.take((len(self.rows(count).held), width), dtype)
         else:
             out = buffers.pop("root0")  # in place
-            nodes = self.comm.node_map
-            steps = layer_steps(plan, self.rank, segment, everywhere=True, nodes=nodes)
+        steps = self.sum_steps(tiles, (count, width), spread, dtype.itemsize)
         request = self.comm.irun(steps, {"out": out, **buffers}, name="tensor_sum")
         return Pending(roots, out, arena, request, self.timeline)
+
+    def sum_steps(
+        self, tiles: Tiles, shape: tuple[int, int], spread: bool, itemsize: int = 4
+    ) -> tuple[Step, ...]:
+        """What this rank does in the sum of an array of this shape; see `start_sum`."""
+        plan = Plan((*shape, len(tiles.runs)), (1, 1, self.size), (1, 1, 1))
+        segment = max(1, SEGMENT_BYTES // itemsize)
+        if spread and self.sequence:
+            return layer_steps(plan, self.rank, segment, rows=self.held_rows(shape[0]))
+        nodes = None if self.comm is None else self.comm.node_map
+        return layer_steps(plan, self.rank, segment, everywhere=True, nodes=nodes)
 
     def combine(self, x: Array, op: str = "sum") -> None:
         """x = the sum or the max of all ranks' x, where the order does not matter. Collective."""
@@ -174,7 +187,7 @@ class TensorGroup:
         if self.comm is None or not self.sequence:
             return part, []
         width = part.shape[1]
-        counts = tuple(len(run) * width for run in _row_runs(count, self._row_tiles, self.size))
+        counts = tuple(len(run) * width for run in self.held_rows(count))
         segment, nodes = max(1, SEGMENT_BYTES // part.itemsize), self.comm.node_map
         steps = allgather(self.rank, self.size, counts, segment, nodes)
         gathered = arena.take((count, width), part.dtype)

@@ -25,88 +25,95 @@ __all__ = ["ColumnParallel", "RowParallel"]
 
 
 class ColumnParallel:
-    """x (N, I) @ w (I, O), O cut; `groups` times the tiles' elements (three: q, k and v)."""
+    """x (N, I) @ w (I, O), O cut; `groups` times the tiles' elements (three: q, k and v).
+
+    Attributes: group; tiles; places, of each tile; columns, where they lie, one after the other;
+    summed, the columns that are added up at once; width, of the whole axis.
+    """
 
     def __init__(self, group: TensorGroup, tiles: Tiles, groups: int = 1) -> None:
-        self._group, self._tiles = group, tiles
-        self._places = tiles.places(groups)
-        self._columns = [at for tile in self._places for at in tile]  # where tiles lie
+        self.group, self.tiles = group, tiles
+        self.places = tiles.places(groups)
+        self.columns = [at for tile in self.places for at in tile]  # where tiles lie
         # The rows of two or more columns are added one after the other, those of one otherwise.
         single = any(len(run) == 1 for run in tiles.runs)
-        self._summed = self._columns if single else [slice(None)]
-        self._width = groups * tiles.runs[-1].stop
+        self.summed = self.columns if single else [slice(None)]
+        self.width = groups * tiles.runs[-1].stop
 
     def forward(self, x: Array, w: Array, y: Array, arena: Arena) -> None:
         """y = x @ w."""
-        _products(self._group, x, w, y, arena, columns=self._columns)
+        _products(self.group, x, w, y, arena, columns=self.columns)
 
     def weight_gradient(self, x: Array, dy: Array, dw: Array, arena: Arena) -> None:
         """dw = x.T @ dy."""
 
         def product(rows: slice, out: Array) -> None:
-            _products(self._group, x[rows].T, dy[rows], out, arena, WHOLE, self._columns)
+            _products(self.group, x[rows].T, dy[rows], out, arena, WHOLE, self.columns)
 
-        self._group.sum_rows(len(x), product, dw, arena)
+        self.group.sum_rows(len(x), product, dw, arena)
 
     def bias_gradient(self, dy: Array, db: Array, arena: Arena) -> None:
         """db (O,) = the sum of dy's rows."""
 
         def total(rows: slice, out: Array) -> None:
-            for at in self._summed:
+            for at in self.summed:
                 dy[rows, at].sum(axis=0, out=out[at])
 
-        self._group.sum_rows(len(dy), total, db, arena)
+        self.group.sum_rows(len(dy), total, db, arena)
 
     def gelu_backward(self, dy: Array, slope: Array, db: Array, arena: Arena) -> None:
         """`gelu.backward` of what comes after the product and a bias."""
 
         def back(rows: slice, out: Array) -> None:
-            for at in self._summed:
-                gelu.backward(dy[rows, at], slope[rows, at], out[at], arena, self._width)
+            for at in self.summed:
+                gelu.backward(dy[rows, at], slope[rows, at], out[at], arena, self.width)
 
-        self._group.sum_rows(len(dy), back, db, arena)
+        self.group.sum_rows(len(dy), back, db, arena)
 
     def input_gradient(self, dy: Array, w: Array, arena: Arena, spread: bool = False) -> Pending:
         """dx = dy @ w.T, summed over all ranks; see `TensorGroup.start_sum`."""
 
         def product(tile: Sequence[slice], out: Array) -> None:
             first, *others = tile
-            _products(self._group, dy[:, first], w[:, first].T, out, arena)
+            _products(self.group, dy[:, first], w[:, first].T, out, arena)
             for at in others:
                 part = arena.take(out.shape, out.dtype)
-                _products(self._group, dy[:, at], w[:, at].T, part, arena)
+                _products(self.group, dy[:, at], w[:, at].T, part, arena)
                 namespace(out).add(out, part, out=out)
                 arena.give(part)
 
         like = arena.take((len(dy), len(w)), dy.dtype)
-        return _sum(self._group, self._tiles, product, self._places, like, arena, spread)
+        return _sum(self.group, self.tiles, product, self.places, like, arena, spread)
 
 
 class RowParallel:
-    """x (N, I) @ w (I, O), I cut."""
+    """x (N, I) @ w (I, O), I cut.
+
+    Attributes: group; tiles; places, of each; rows, where they lie in w.
+    """
 
     def __init__(self, group: TensorGroup, tiles: Tiles) -> None:
-        self._group, self._tiles = group, tiles
-        self._places = tiles.places()
-        self._rows = [at for (at,) in self._places]  # where tiles lie
+        self.group, self.tiles = group, tiles
+        self.places = tiles.places()
+        self.rows = [at for (at,) in self.places]  # where tiles lie
 
     def forward(self, x: Array, w: Array, arena: Arena, spread: bool = False) -> Pending:
         """y = x @ w, summed over all ranks; see `TensorGroup.start_sum`."""
 
         def product(tile: Sequence[slice], out: Array) -> None:
             (at,) = tile
-            _products(self._group, x[:, at], w[at], out, arena)
+            _products(self.group, x[:, at], w[at], out, arena)
 
         like = arena.take((len(x), w.shape[1]), x.dtype)
-        return _sum(self._group, self._tiles, product, self._places, like, arena, spread)
+        return _sum(self.group, self.tiles, product, self.places, like, arena, spread)
 
     def weight_gradient(self, x: Array, dy: Array, dw: Array, arena: Arena) -> None:
         """dw = x.T @ dy."""
 
         def product(rows: slice, out: Array) -> None:
-            _products(self._group, x[rows].T, dy[rows], out, arena, self._rows)
+            _products(self.group, x[rows].T, dy[rows], out, arena, self.rows)
 
-        self._group.sum_rows(len(x), product, dw, arena)
+        self.group.sum_rows(len(x), product, dw, arena)
 
     def bias_gradient(self, dy: Array, db: Array, arena: Arena) -> None:
         """db (O,) = the sum of dy's rows."""
@@ -114,11 +121,11 @@ class RowParallel:
         def total(rows: slice, out: Array) -> None:
             dy[rows].sum(axis=0, out=out)
 
-        self._group.sum_rows(len(dy), total, db, arena)
+        self.group.sum_rows(len(dy), total, db, arena)
 
     def input_gradient(self, dy: Array, w: Array, dx: Array, arena: Arena) -> None:
         """dx = dy @ w.T."""
-        _products(self._group, dy, w.T, dx, arena, columns=self._rows)
+        _products(self.group, dy, w.T, dx, arena, columns=self.rows)
 
 
 def _products(

@@ -4,11 +4,15 @@ Ranks tell each other three numbers a row: its maximum, its sum of exponentials,
 its target (Shoeybi et al., arXiv:1909.08053, section 3).
 """
 
+from math import prod
+
 import numpy as np
 
 from hpcpar.device import Array, namespace
 from hpcpar.nn import Arena
+from hpcpar.nn.footprint import Sizes
 from hpcpar.nn.ops.blocks import row_blocks
+from hpcpar.parallel.tensor_footprint import loss_scratch
 from hpcpar.parallel.tensor_group import TensorGroup
 from hpcpar.tree import Subtotals, tree_total
 
@@ -49,6 +53,10 @@ class TensorCrossEntropy:
             z[xp.arange(len(z)), place] -= mine * z.dtype.type(scale)  # nothing where another's
         arena.give(sums)
         return loss, outputs
+
+    def scratch(self, shape: tuple[int, ...]) -> Sizes:
+        """What `value_and_gradient` takes from the arena for outputs of this shape."""
+        return loss_scratch(self._group, self._tiles, prod(shape[:-1]))
 
     def _sums(
         self, logits: Array, targets: Array, arena: Arena, scratch: Array | None = None

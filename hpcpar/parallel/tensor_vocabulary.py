@@ -4,17 +4,22 @@ A rank holds some rows of the embedding, and the same rows as its part of the ou
 """
 
 from collections.abc import Iterator
+from math import prod
 from typing import Any
 
 from hpcpar.device import Array, namespace
 from hpcpar.nn import Arena, Cut
 from hpcpar.nn.embedding import Embedding
+from hpcpar.nn.footprint import Footprint
 from hpcpar.nn.head import Head
 from hpcpar.nn.model import Tensors
 from hpcpar.nn.ops import embedding
+from hpcpar.parallel.rehearsal import footprint
+from hpcpar.parallel.tensor_footprint import EmbeddingSteps, HeadSteps
 from hpcpar.parallel.tensor_group import TensorGroup
 from hpcpar.parallel.tensor_linear import ColumnParallel
 from hpcpar.parallel.tensor_norm import TensorNorm
+from hpcpar.parallel.traffic import Traffic
 
 __all__ = ["TensorEmbedding", "TensorHead"]
 
@@ -77,6 +82,16 @@ class TensorEmbedding:
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         return (*self.group.context.part_shape(shape), self.tokens.shape[1])
 
+    def footprint(self, shape: tuple[int, ...], host: bool = True) -> Footprint:
+        return footprint(EmbeddingSteps(self, shape), 4 * prod(shape), host)
+
+    def flops(self, shape: tuple[int, ...]) -> float:
+        return 0.0
+
+    def traffic(self, shape: tuple[int, ...]) -> Traffic:
+        rows, width = prod(self.group.context.part_shape(shape)), self.tokens.shape[1]
+        return Traffic(self.group, self.tiles, rows, width, whole=(1, 0), gathers=(0, 1))
+
     def _spans(self, x: Array, length: int) -> Iterator[tuple[Array, slice]]:
         """Each span of an array (s B, t, C), and its positions."""
         spans = self.group.context.spans
@@ -134,3 +149,14 @@ class TensorHead:
 
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         return (*shape[:-1], self.output.shape[0])
+
+    def footprint(self, shape: tuple[int, ...], host: bool = True) -> Footprint:
+        return footprint(HeadSteps(self, shape), 4 * prod(shape), host)
+
+    def flops(self, shape: tuple[int, ...]) -> float:
+        return 2.0 * prod(shape) * self.output.shape[0]
+
+    def traffic(self, shape: tuple[int, ...]) -> Traffic:
+        """With that of the loss."""
+        rows, tiles = prod(shape[:-1]), self.product.tiles
+        return Traffic(self.group, tiles, rows, shape[-1], sums=(0, 1), gathers=(1, 1), small=2)

@@ -56,7 +56,7 @@ class ParallelModel:
         self._slots = layout.slots[axes.data_rank]
         self.slots = len(self._slots)
         self.actions = axes.schedule(axes.stage, self.slots)
-        at_once = axes.context if layout.reproducible == "layout" else None
+        at_once = axes.context if layout.at_once else None
         self._backward = Gradients(holdings, sums, weights.xp, at_once)
         self._performer = Performer(
             holdings, model.loss_function, weights, self._backward, model.input_shape,
@@ -106,14 +106,15 @@ class ParallelModel:
 
     def bytes(self) -> Bytes:
         """The bytes of this rank's arrays, by what they are for: complete after the first step."""
-        data = self.axes.data
+        axes = self.axes.data, self.axes.context, self.axes.tensor
+        scratch = sum(comm.scratch_bytes for comm in axes if comm is not None)
         buffers = self.weights.gathered_bytes + self.update.landed_bytes
         return Bytes(
             parameters=sum(int(array.nbytes) for array in self.weights.flat.values()),
             gradients=self.gradients[0].arena.bytes + self._backward.bytes,
             optimizer=self.update.optimizer.bytes,
             activations=self.arena.bytes,
-            buffers=buffers + (0 if data is None else data.scratch_bytes),
+            buffers=buffers + scratch,
         )
 
     def initialize(self, seed: int) -> None:
@@ -168,7 +169,7 @@ class ParallelModel:
 
     def _sum_context(self) -> None:
         """Over the context-parallel ranks, unless every micro-batch's gradient was summed."""
-        if self.axes.context is None or self._layout.reproducible == "layout":
+        if self.axes.context is None or self._layout.at_once:
             return
         results = [total.result for total in self.gradients if total.result.size]
         for request in [start_context_sum(self.axes.context, result) for result in results]:

@@ -10,7 +10,7 @@ from hpcpar.optim import OptimConfig
 from hpcpar.parallel import BatchConfig, ParallelConfig, parallelize
 from hpcpar.parallel.layout import Layout
 from hpcpar.parallel.memory import plan_bytes
-from hpcpar.parallel.recompute import recomputed
+from hpcpar.parallel.shares import trained_model
 
 pytestmark = pytest.mark.mpi
 
@@ -38,26 +38,62 @@ class Tokens:
         return np.ascontiguousarray(tokens[:, :-1]), np.ascontiguousarray(tokens[:, 1:])
 
 
+SHARED = [  # tensor, sequence, context, pipeline, zero, recompute, leaves
+    (2, False, 1, 1, 0, False, 16),
+    (2, True, 1, 1, 1, True, 5),
+    (2, True, 1, 2, 2, False, 16),
+    (4, False, 1, 1, 1, True, 16),
+    (4, True, 1, 1, 1, False, 16),
+    (1, False, 2, 1, 1, False, 5),
+    (1, False, 2, 1, 3, True, 16),
+    (1, False, 4, 1, 0, False, 5),
+    (2, False, 2, 1, 1, False, 5),
+    (2, True, 2, 1, 1, True, 16),
+]
+
+
 @pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: "-".join(map(str, layout)))
 def test_planned_is_what_is_there(comm, layout):
     pipeline, schedule, zero, again, leaves = layout
-    only_on(comm.size, 1, 2, 4)
-    if comm.size % pipeline:
-        pytest.skip(f"{comm.size} ranks are no multiple of {pipeline}")
     parallel = ParallelConfig(pipeline=pipeline, schedule=schedule, zero=zero, recompute=again)
+    check(comm, parallel, leaves)
+
+
+@pytest.mark.parametrize("reproducible", ["ranks", "layout"])
+@pytest.mark.parametrize("layout", SHARED, ids=lambda layout: "-".join(map(str, layout)))
+def test_planned_is_what_is_shared(comm, layout, reproducible):
+    tensor, sequence, context, pipeline, zero, again, leaves = layout
+    parallel = ParallelConfig(
+        tensor=tensor, sequence=sequence, context=context, pipeline=pipeline, zero=zero,
+        recompute=again,
+    )  # fmt: skip
+    check(comm, parallel, leaves, reproducible)
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["", "recompute"])
+def test_planned_is_what_tiles_take_on_unshared_layers(comm, again):
+    check(comm, ParallelConfig(recompute=again), 5, "layout")
+
+
+def check(comm, parallel, leaves, reproducible="ranks"):
+    """Plan a layout, train two steps with it, and compare."""
+    only_on(comm.size, 1, 2, 4)
+    if comm.size % (parallel.pipeline * parallel.tensor * parallel.context):
+        pytest.skip(f"{comm.size} ranks are too few")
     batch, optim = BatchConfig(32, 2, leaves), OptimConfig()
-    plain = gpt(layers=6, heads=2, width=32, context=CONTEXT, vocabulary=97)
+    plain = gpt(layers=6, heads=4, width=32, context=CONTEXT, vocabulary=97)
     alone = comm.split(0)  # its scratch is that of this model
     mesh = hpcpar.Mesh(alone, **parallel.sizes(comm.size))
-    model = parallelize(plain, mesh, parallel, batch, optim)
+    model = parallelize(plain, mesh, parallel, batch, optim, reproducible)
     model.initialize(0)
     for _ in range(2):
         model.loss_and_gradients(Tokens(), np.arange(32))
         model.update.norm()
         model.update.step(1e-3, 1.0)
+    axes, layout = model.axes, Layout(parallel, batch, comm.size, reproducible)
     planned = plan_bytes(
-        recomputed(plain) if again else plain, Layout(parallel, batch, comm.size),
-        model.holdings.every, optim, model.axes.stage, model.axes.data_rank,
+        trained_model(plain, layout, axes.tensor_rank, axes.context_rank), layout,
+        model.holdings.every, optim, axes.stage, axes.data_rank,
     )  # fmt: skip
     found = model.bytes()
     mesh.close()
@@ -65,7 +101,8 @@ def test_planned_is_what_is_there(comm, layout):
     for name in ("parameters", "optimizer"):
         assert getattr(found, name) == getattr(planned, name), name
     assert found.gradients == pytest.approx(planned.gradients, rel=0.05)
-    held_up = 2 * 4 * batch.micro * CONTEXT * 64 if pipeline > 1 else 0  # by a slow receiver
+    sent = parallel.pipeline > 1  # a slow receiver holds up messages
+    held_up = 2 * 4 * batch.micro * CONTEXT * 64 if sent else 0
     assert abs(found.activations - planned.activations) <= 0.05 * planned.activations + held_up
     # Sums may all be under way at a time or not; their scratch is not always of the right size.
     assert found.buffers <= 1.25 * planned.buffers + 4096
