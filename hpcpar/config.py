@@ -110,16 +110,14 @@ def parse(arguments: Sequence[str]) -> Config:
 
 
 def _check_plan(config: Config, named: set[str]) -> None:
-    """Raises `UserError` for keys that a plan would choose, or cannot plan with."""
-    for key in (*PLANNED, "context", "tensor", "sequence"):
+    """Raises `UserError` for keys that a plan would choose."""
+    for key in PLANNED:
         if getattr(config.parallel, key) != getattr(ParallelConfig, key) or (
             f"parallel.{key}" in named
         ):
             raise UserError(
                 f"--parallel.plan auto chooses the layout: leave --parallel.{key} out, or the plan"
             )
-    if config.reproducible == "layout":
-        raise UserError("--parallel.plan auto knows no tiles: leave --reproducible layout out")
 
 
 def given_keys(arguments: Sequence[str]) -> set[str]:

@@ -13,7 +13,9 @@ from hpcpar.nn import Model
 from hpcpar.optim import OptimConfig
 from hpcpar.parallel.config import BatchConfig, ParallelConfig
 from hpcpar.parallel.figures import measure_figures
+from hpcpar.parallel.layout import Sharing
 from hpcpar.parallel.plan import Plan, describe, plan_layouts
+from hpcpar.parallel.shares import lone_model
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,7 +44,8 @@ def choose(
     with together(comm):
         replace(parallel, data=comm.size, pipeline=1, tensor=1).sizes(comm.size)  # the speeds
         batch.check()
-    figures = measure_figures(model, batch.micro, optim, comm)
+    tiles = parallel.tiles if reproducible == "layout" else None
+    figures = measure_figures(lone_model(model, tiles), batch.micro, optim, comm)
     free = comm.device.free_bytes()
     mine = np.array([np.inf if free is None else free / comm.local_size])
     limit = float(comm.allreduce(mine, "min")[0])
@@ -50,14 +53,17 @@ def choose(
     with together(comm):
         if comm.rank == 0:
             plans = plan_layouts(
-                model, batch, optim, comm.size, figures, {"speeds": parallel.speeds},
-                reproducible, host=comm.device.kind == "cpu",
+                model, batch, optim, comm.size, figures,
+                {"speeds": parallel.speeds, "tiles": parallel.tiles}, reproducible,
+                host=comm.device.kind == "cpu", limit=limit,
             )  # fmt: skip
             best = fastest(plans, limit)
             words = (
                 f"plan: {describe(best.layout.parallel)}: {best.seconds.total:.3g} s a step and "
                 f"{size_text(best.bytes.total)} a rank predicted"
             )
+            if reproducible == "ranks" and best.layout.sharing != Sharing():
+                words += "; no layout of data x pipeline ranks fits, which alone keep the bits"
             text = json.dumps([asdict(best.layout.parallel), words])
     fields, words = json.loads(agree(comm, text)[0] or "")
     return ParallelConfig(**fields | {"speeds": tuple(fields["speeds"])}), words

@@ -8,7 +8,9 @@ from hpcpar.errors import UserError
 
 __all__ = ["PLANNED", "BatchConfig", "ParallelConfig"]
 
-PLANNED = ("data", "pipeline", "schedule", "chunks", "zero", "recompute")  # what a plan chooses
+PLANNED = (  # what a plan chooses
+    "data", "pipeline", "context", "tensor", "sequence", "schedule", "chunks", "zero", "recompute",
+)  # fmt: skip
 
 
 @dataclass

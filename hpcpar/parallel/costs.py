@@ -49,14 +49,22 @@ def measure_layers(model: Model, micro: int, comm: "Communicator") -> list[Layer
         key = type(layer), shape, tuple((p.shape, p.tied_to is None) for p in layer.parameters)
         if key not in known:
             loss = model.loss_function if layer is model.layers[-1] else None
-            known[key] = _time(layer, comm.device.xp.zeros(shape, dtype), loss, comm)
+            inputs = comm.device.xp.zeros(shape, dtype)
+            known[key] = _time(layer, inputs, loss, (micro, *model.input_shape), comm)
         seconds.append(known[key])
         shape, dtype = layer.output_shape(shape), np.dtype(np.float32)
     table = comm.bcast(np.array([[s.forward, s.backward, s.weight] for s in seconds]))
     return [LayerSeconds(*map(float, row)) for row in table]
 
 
-def _time(layer: Layer, inputs: Any, loss: Loss | None, comm: "Communicator") -> LayerSeconds:
+def _time(
+    layer: Layer,
+    inputs: Any,
+    loss: Loss | None,
+    samples: tuple[int, ...],
+    comm: "Communicator",
+) -> LayerSeconds:
+    """`samples` is the shape of what goes into the model."""
     xp, arena = comm.device.xp, Arena(comm.device.xp)
     own = [p.apart(p) if p.tied_to is not None else p for p in layer.parameters]
     flat = Flat(own, xp)
@@ -75,7 +83,7 @@ def _time(layer: Layer, inputs: Any, loss: Loss | None, comm: "Communicator") ->
         read(0)
         y, saved = layer.forward(p, x, arena)
         if loss is not None:
-            loss.value_and_gradient(y, _targets(loss, y), 0.01, arena)
+            loss.value_and_gradient(y, _targets(loss, y, samples), 0.01, arena)
         read(1)
         if halves:
             dx, kept = layer.backward_input(p, y, saved, arena)
@@ -92,9 +100,9 @@ def _time(layer: Layer, inputs: Any, loss: Loss | None, comm: "Communicator") ->
     return LayerSeconds(forward, backward, min(weight, backward))
 
 
-def _targets(loss: Loss, outputs: Any) -> Any:
-    """Some targets for outputs of this shape."""
+def _targets(loss: Loss, outputs: Any, samples: tuple[int, ...]) -> Any:
+    """Some targets for outputs of this shape: of each token, or of each sample."""
     xp = namespace(outputs)
     if isinstance(loss, SquaredError):
         return xp.zeros(outputs.shape, np.float32)
-    return xp.zeros(outputs.shape[:-1], np.int64)
+    return xp.zeros(samples if outputs.ndim == 3 else outputs.shape[:-1], np.int64)

@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
+from typing import NamedTuple
 
 from hpcpar.parallel.config import BatchConfig, ParallelConfig
 from hpcpar.parallel.leaves import Slot, deal_slots, leaf_runs
@@ -10,16 +11,25 @@ from hpcpar.schedule.pipeline import pipeline_schedule
 from hpcpar.schedule.pipeline_actions import Action
 from hpcpar.schedule.tree import deal
 
-__all__ = ["Layout", "step_actions"]
+__all__ = ["Layout", "Sharing", "step_actions"]
+
+
+class Sharing(NamedTuple):
+    """How ranks share layers, their rows and the positions of a sequence."""
+
+    tensor: int = 1
+    sequence: bool = False
+    context: int = 1
 
 
 def step_actions(parallel: ParallelConfig, stage: int, micros: int) -> tuple[Action, ...]:
     """What a pipeline rank does with so many micro-batches in a step of training."""
     if parallel.pipeline == 1:  # backward follows forward at once
-        return pipeline_schedule("1f1b", 0, 1, micros)
-    return pipeline_schedule(
-        parallel.schedule, stage, parallel.pipeline, micros, parallel.stages_a_rank
-    )
+        return _schedule("1f1b", 0, 1, micros)
+    return _schedule(parallel.schedule, stage, parallel.pipeline, micros, parallel.stages_a_rank)
+
+
+_schedule = lru_cache(maxsize=256)(pipeline_schedule)
 
 
 @dataclass(frozen=True)
@@ -64,6 +74,11 @@ class Layout:
     def context(self) -> int:
         """Ranks along the context axis."""
         return self.parallel.context
+
+    @property
+    def sharing(self) -> Sharing:
+        """How ranks share layers and positions."""
+        return Sharing(self.tensor, self.parallel.sequence, self.context)
 
     @property
     def tiles(self) -> int | None:

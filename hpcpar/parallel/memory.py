@@ -123,8 +123,7 @@ def _shared_scratch(
     A layer's sums over tensor ranks come one after the other. Of those of gradients over context
     ranks there are as many at a time as there may be.
     """
-    traffic = [found for *_, found in shared_layers(model, layout.batch.micro) if found is not None]
-    among = max((one.scratch for one in traffic), default=0)
+    among = _largest(model, layout.batch.micro) if layout.tensor > 1 else 0
     if layout.context == 1:
         return among
     sizes = [
@@ -136,6 +135,13 @@ def _shared_scratch(
     ]
     together = sorted(each)[-UNDER_WAY:] if layout.at_once else each
     return among + sum(together)
+
+
+@lru_cache(maxsize=256)
+def _largest(model: Model, micro: int) -> int:
+    """Elements beside the largest sum of a layer over tensor ranks."""
+    traffic = {found for *_, found in shared_layers(model, micro) if found is not None}
+    return max((one.scratch for one in traffic), default=0)
 
 
 @lru_cache(maxsize=1024)

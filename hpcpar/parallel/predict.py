@@ -10,13 +10,13 @@ from hpcpar.parallel.costs import LayerSeconds
 from hpcpar.parallel.figures import Figures
 from hpcpar.parallel.holdings import Holdings
 from hpcpar.parallel.layout import Layout, step_actions
+from hpcpar.parallel.link import ITEM
+from hpcpar.parallel.shared_seconds import shared_seconds
 from hpcpar.parallel.sum_seconds import exposed_seconds
 from hpcpar.schedule.pipeline_price import price_pipeline
 from hpcpar.schedule.shape import roots
 
 __all__ = ["Seconds", "predict"]
-
-ITEM = 4  # bytes of a float32
 
 
 @dataclass(frozen=True)
@@ -37,25 +37,38 @@ class Seconds:
         return self.compute + self.communication + self.bubble
 
 
-def predict(model: Model, layout: Layout, figures: Figures, stages: Sequence[range]) -> Seconds:
+def predict(
+    model: Model,
+    layout: Layout,
+    figures: Figures,
+    stages: Sequence[range],
+    shares: Sequence[Model] = (),
+) -> Seconds:
     """Seconds of a step.
 
     Args:
-        model: plain; what recomputation takes is added here.
+        model: as it is on one rank; what recomputation takes is added here.
+        shares: the model as ranks have it that may have most to do, where ranks share its layers.
         stages: the layers of every virtual stage.
 
     The pipeline is priced as it is scheduled (`price_pipeline`); a bucket's sum starts when the
     last backward of its layer is over, and buckets follow one after the other. The slowest
     data-parallel rank counts.
     """
+    shared = shares or (model,)
     holdings = [
-        Holdings(model, stages, rank, layout.pipeline, layout.data)
+        Holdings(shared[0], stages, rank, layout.pipeline, layout.data)
         for rank in range(layout.pipeline)
     ]
-    layers = [_recomputed(one) for one in figures.layers] if _again(layout) else figures.layers
-    if _again(layout):  # the first and the last layer are not computed again
-        layers = [figures.layers[0], *layers[1:-1], figures.layers[-1]]
-    transfer = _transfer(model, layout, figures, stages)
+    spent = shared_seconds(model, shared, layout, figures)
+    if layout.parallel.recompute:  # but for the first and the last layer
+        spent[1:-1] = [one.again() for one in spent[1:-1]]
+    layers = [one.total for one in spent]
+    waiting = max(
+        sum(spent[i].waiting.total for run in stages[rank :: layout.pipeline] for i in run)
+        for rank in range(layout.pipeline)
+    )
+    transfer = _transfer(shared[0], layout, figures, stages)
     worst = Seconds(0.0, 0.0, 0.0)
     seen = set()
     for rank, own in enumerate(layout.slots):
@@ -75,18 +88,11 @@ def predict(model: Model, layout: Layout, figures: Figures, stages: Sequence[ran
         exposed = max(
             exposed_seconds(layout, holding, layers, figures, rank) for holding in holdings
         )
-        found = Seconds(price[1] + max(updates), exposed, price[0] - price[1])
+        waits = len(work) * waiting  # of the busiest stage: they are no computing
+        found = Seconds(price[1] - waits + max(updates), exposed + waits, price[0] - price[1])
         if found.total > worst.total:
             worst = found
     return worst
-
-
-def _again(layout: Layout) -> bool:
-    return layout.parallel.recompute
-
-
-def _recomputed(one: LayerSeconds) -> LayerSeconds:
-    return LayerSeconds(one.forward, one.backward + one.forward, one.weight)
 
 
 def _transfer(model: Model, layout: Layout, figures: Figures, stages: Sequence[range]) -> float:

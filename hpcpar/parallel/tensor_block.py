@@ -129,19 +129,32 @@ class TensorBlock:
         return shape
 
     def footprint(self, shape: tuple[int, ...], host: bool = True) -> Footprint:
-        return footprint(BlockSteps(self, shape), 4 * prod(shape), host)
+        tiles = (product.tiles for product in self.products_out.values())
+        return self.group.once(
+            (self.heads, *tiles, shape, host),
+            lambda: footprint(BlockSteps(self, shape), 4 * prod(shape), host),
+        )
 
     def flops(self, shape: tuple[int, ...]) -> float:
-        (batch, length, width), spans = shape, self.group.context.spans
+        batch, length, width = shape
         heads, units = (len(product.tiles.held) for product in self.products_out.values())
-        before = [length * number for number in spans.mine]  # whole spans, then its own, causal
-        pairs = batch // spans.each * sum(length * n + length * (length + 1) / 2 for n in before)
-        return 2.0 * batch * length * width * (4 * heads + 2 * units) + 4 * heads * pairs
+        return 2.0 * batch * length * width * (4 * heads + 2 * units) + self._attended(shape)
 
     def traffic(self, shape: tuple[int, ...]) -> Traffic:
         rows, width, tiles = shape[0] * shape[1], shape[2], self.products_out["attn.c_proj"].tiles
         ring = 2 * rows * len(tiles.held) if self.group.context.spans.ranks > 1 else 0
-        return Traffic(self.group, tiles, rows, width, sums=(2, 2), gathers=(2, 4), ring=ring)
+        return Traffic(
+            self.group, tiles, rows, width, sums=(2, 2), gathers=(2, 4), beside=True, ring=ring,
+            attended=self._attended(shape),
+        )  # fmt: skip
+
+    def _attended(self, shape: tuple[int, ...]) -> float:
+        """Operations of both products of attention, causal."""
+        (batch, length, _), spans = shape, self.group.context.spans
+        before = [length * number for number in spans.mine]  # whole spans, then its own
+        pairs = sum(length * n + length * (length + 1) / 2 for n in before)
+        heads = len(self.products_out["attn.c_proj"].tiles.held)
+        return 4 * heads * batch // spans.each * pairs
 
     def _backward(
         self,

@@ -1,6 +1,6 @@
 """The ranks that share one model's tensors, and what they add up and bring together."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -9,6 +9,7 @@ from hpcpar.device import Array, namespace
 from hpcpar.linalg.grids import Plan
 from hpcpar.linalg.layers import layer_steps
 from hpcpar.nn import Arena
+from hpcpar.nn.footprint import Footprint
 from hpcpar.parallel.context import Context
 from hpcpar.parallel.place import Place, place_of
 from hpcpar.parallel.tiles import Tiles, deal_tiles
@@ -78,12 +79,19 @@ class TensorGroup:
                 f"{self.size} tensor-parallel ranks share {self.tiles} tiles: take at most "
                 f"{self.tiles} ranks, or more tiles"
             )
+        self._known: dict[Hashable, Footprint] = {}
         spans = self.context.spans
         if self.tiled and self.sequence and self.size > spans.each:
             raise ValueError(
                 f"with --parallel.sequence true {self.size} tensor-parallel ranks share what "
                 f"there is of spans of positions, {spans.each}: take as few, or more tiles"
             )
+
+    def once(self, key: Hashable, make: Callable[[], Footprint]) -> Footprint:
+        """What `make` returned when this key was first asked for: alike layers have one."""
+        if key not in self._known:
+            self._known[key] = make()
+        return self._known[key]
 
     def deal(self, what: str, extent: int, unit: int = 1) -> Tiles:
         """The tiles of an axis of `extent` units of `unit` elements each; see `deal_tiles`."""

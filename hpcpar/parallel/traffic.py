@@ -20,8 +20,9 @@ class Traffic:
     Attributes: group; tiles, over which an array of (rows, width) is summed; sums, how often that
     is in forward and in backward, every rank getting its rows of the sum where these are shared,
     otherwise all; whole, sums of which all ranks get everything; gathers, how often shared rows are
-    brought together; small, sums of a few numbers a row; ring, elements of the keys and values that
-    go round among context-parallel ranks.
+    brought together; small, sums of a few numbers a row; beside, whether a sum in backward goes on
+    beside a weight's gradient; ring, elements of the keys and values that go round among
+    context-parallel ranks; attended, operations of attention's products in forward.
     """
 
     group: TensorGroup
@@ -32,7 +33,9 @@ class Traffic:
     whole: tuple[int, int] = (0, 0)
     gathers: tuple[int, int] = (0, 0)
     small: int = 0
+    beside: bool = False
     ring: int = 0
+    attended: float = 0.0
 
     @property
     def scratch(self) -> int:

@@ -16,14 +16,16 @@ from hpcpar.nn import Model, build_model, fit_data
 from hpcpar.parallel.choose import fastest
 from hpcpar.parallel.config import PLANNED
 from hpcpar.parallel.figures import Figures, measure_figures
+from hpcpar.parallel.layout import Sharing
 from hpcpar.parallel.plan import Plan, describe, plan_layouts
+from hpcpar.parallel.shares import lone_model
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 __all__ = ["plan"]
 
-WIDTH = 150  # characters, where the output is no terminal
+WIDTH = 190  # characters, where the output is no terminal
 FACTORS = {"": 1.0, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15}
 
 
@@ -63,11 +65,13 @@ def plan(
         ranks = ranks or comm.size
         if ranks < 1 or top < 1:
             raise UserError(f"--ranks is {ranks} and --top {top}; each must be at least 1")
-        replace(config.parallel, data=ranks, pipeline=1).sizes(ranks)  # are the speeds as many?
+        alone = replace(config.parallel, data=ranks, pipeline=1, context=1, tensor=1)
+        alone.sizes(ranks)  # are the speeds as many?
     with Communicator(device=config.device, timeout=config.timeout) as computing:
         model = _model(config, computing)
+        tiles = config.parallel.tiles if config.reproducible == "layout" else None
         figures = measure_figures(
-            model, config.batch.micro, config.optim, computing, *rates,
+            lone_model(model, tiles), config.batch.micro, config.optim, computing, *rates,
             None if latency < 0 else latency,
         )  # fmt: skip
         host = computing.device.kind == "cpu" and not flops
@@ -75,7 +79,8 @@ def plan(
         if comm.rank == 0:
             plans = plan_layouts(
                 model, config.batch, config.optim, ranks, figures,
-                given | {"speeds": config.parallel.speeds}, config.reproducible, host,
+                given | {"speeds": config.parallel.speeds, "tiles": config.parallel.tiles},
+                config.reproducible, host, limit,
             )  # fmt: skip
             _check(plans, ranks, len(model.layers), limit)
             _show(plans, config, figures, ranks, limit, top)
@@ -94,11 +99,6 @@ def _model(config: Config, comm: Communicator) -> Model:
 def _given(config: Config, settings: Sequence[str]) -> dict[str, object]:
     """The axes that are not to be chosen."""
     parallel = config.parallel
-    if parallel.tensor > 1 or parallel.context > 1 or config.reproducible == "layout":
-        raise UserError(
-            "a plan has no tensor- or context-parallel ranks and no tiles yet: leave "
-            "--parallel.tensor, --parallel.context and --reproducible layout out"
-        )
     named = given_keys(settings)
     changed = {n for n in PLANNED if getattr(parallel, n) != getattr(type(parallel), n)}
     return {n: getattr(parallel, n) for n in PLANNED if n in changed or f"parallel.{n}" in named}
@@ -143,6 +143,11 @@ def _show(
     more = f"{len(fitting) - top} more fit" if len(fitting) > top else "all that fit are shown"
     least = len(plans) - len(fitting)
     console.print(f"{more}; {least} do not fit into {size_text(int(limit))}" if least else more)
+    if config.reproducible == "ranks" and fitting[0].layout.sharing != Sharing():
+        console.print(
+            "with tensor or context ranks the bits are those of so many; --reproducible layout has "
+            "the same ones on any number"
+        )
     idle = fitting[0].layout.idle_ranks
     if idle:
         console.print(f"{idle} ranks of the first have no leaf of the batch: raise --batch.leaves")

@@ -10,9 +10,12 @@ import hpcpar
 from hpcpar.device import Device
 from hpcpar.errors import UserError
 from hpcpar.fingerprint import weights_sha256
+from hpcpar.nn import gpt
 from hpcpar.optim import OptimConfig, clip_scale
 from hpcpar.parallel import BatchConfig, ParallelConfig, parallelize
 from hpcpar.parallel.choose import choose
+from hpcpar.parallel.figures import measure_figures
+from hpcpar.parallel.plan import plan_layouts
 from hpcpar.parallel.state import collect, compare_copies
 
 pytestmark = pytest.mark.mpi
@@ -20,11 +23,11 @@ pytestmark = pytest.mark.mpi
 BATCH = BatchConfig(size=24, micro=2, leaves=6)
 
 
-def trained(comm, parallel):
+def trained(comm, parallel, reproducible="ranks"):
     """Losses, norms and the hash of the weights after two steps; and the model's place."""
     plain, part = small_model("gpt")
     mesh = hpcpar.Mesh(comm, **parallel.sizes(comm.size))
-    model = parallelize(plain, mesh, parallel, BATCH)
+    model = parallelize(plain, mesh, parallel, BATCH, reproducible=reproducible)
     model.initialize(3)
     told = []
     for step in range(2):
@@ -74,6 +77,35 @@ def test_a_chosen_layout_has_the_same_bits(comm, alone):
     found = trained(comm, parallel)
     assert found.told == alone.told
     assert found.digest in ("", alone.digest)
+
+
+def test_with_tiles_all_axes_are_chosen_from(comm):
+    plain, _ = small_model("gpt")
+    asked = ParallelConfig(plan="auto", tiles=2)
+    parallel, _ = choose(plain, comm, asked, BATCH, OptimConfig(), "layout")
+    assert parallel.tiles == 2
+    part = comm.split(comm.rank)
+    one = trained(part, ParallelConfig(tiles=2), "layout")
+    part.close()
+    found = trained(comm, parallel, "layout")
+    assert found.told == one.told
+    assert found.digest in ("", one.digest)
+
+
+def test_other_bits_only_where_nothing_else_fits(comm, monkeypatch):
+    plain = gpt(layers=1, heads=8, width=32, context=16, vocabulary=64)
+    figures = measure_figures(plain, BATCH.micro, OptimConfig(), comm)
+    given = {"tensor": 1, "context": 1}
+    kept = plan_layouts(plain, BATCH, OptimConfig(), comm.size, figures, given)
+    limit = min(plan.bytes.total for plan in kept) - 1
+    monkeypatch.setattr(Device, "free_bytes", lambda _: limit * comm.local_size)
+    if comm.size == 1:
+        with pytest.raises(UserError, match="no layout fits"):
+            choose(plain, comm, ParallelConfig(plan="auto"), BATCH, OptimConfig())
+        return
+    parallel, words = choose(plain, comm, ParallelConfig(plan="auto"), BATCH, OptimConfig())
+    assert parallel.tensor > 1
+    assert "which alone keep the bits" in words
 
 
 def test_without_a_plan_nothing_is_measured(comm, monkeypatch):

@@ -31,6 +31,23 @@ def test_another_machine_is_planned_on_one_rank(mpirun):
     assert all("data 4 x pipeline 4" in row and "zero 1" in row for row in rows(kept.stdout))
 
 
+def test_layers_are_shared_where_it_is_allowed(mpirun):
+    keys = *ELSEWHERE, "--latency", 0, *GPT, "--reproducible", "layout", "--model.layers", 2
+    done = plan(mpirun, "--ranks", 4, *keys, "--top", 200)
+    assert done.returncode == 0, done.stderr
+    found = rows(done.stdout)
+    for words in (
+        "x tensor 4, sequence",
+        "data 2 x pipeline 1 x tensor 2",
+        "x pipeline 2 x tensor",
+    ):
+        assert any(words in row for row in found), words
+    kept = plan(mpirun, "--ranks", 4, *keys, "--parallel.tensor", 2, "--parallel.context", 2)
+    assert all("context 2 x tensor 2" in row for row in rows(kept.stdout)), kept.stdout
+    less = plan(mpirun, "--ranks", 4, *keys[:-4], "--memory", "50MB", "--model.layers", 2)
+    assert "the bits are those of so many" in less.stdout and "x tensor" in rows(less.stdout)[0]
+
+
 def test_this_machine_is_measured_on_all_its_ranks(mpirun, tmp_path):
     config = write_config(tmp_path, "gpt")
     done = plan(mpirun, config, "--speeds", "1,0.5", ranks=2)
@@ -48,7 +65,7 @@ def test_this_machine_is_measured_on_all_its_ranks(mpirun, tmp_path):
         (["--memory", "much"], ["--memory takes bytes", "'much'"]),
         (["--flops", "fast"], ["--flops takes a number", "'fast'"]),
         (["--model.widht", 3], ["model.widht", "did you mean model.width?"]),
-        (["--parallel.tensor", 2], ["no tensor-parallel ranks"]),
+        (["--ranks", 8, "--parallel.tensor", 8], ["--parallel.tensor 8", "take at most 4 ranks"]),
     ],
     ids=lambda value: str(value[-2]) if len(value) > 1 else "",
 )

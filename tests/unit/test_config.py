@@ -79,13 +79,13 @@ def test_a_plan_chooses_the_axes(tmp_path):
     assert parse([str(path)]).parallel.plan == "auto"
     for flags in (
         ["--parallel.zero", "1"], ["--parallel.data=2"], ["--parallel.recompute", "true"],
-        ["--parallel.tensor", "2"], ["--parallel.schedule", "gpipe"],
+        ["--parallel.tensor", "2"], ["--parallel.context=1"], ["--parallel.schedule", "gpipe"],
     ):  # fmt: skip
         key = flags[0].partition("=")[0]
         with pytest.raises(UserError, match=f"auto chooses the layout: leave {key} out"):
             parse(["--parallel.plan", "auto", *flags])
-    with pytest.raises(UserError, match="leave --reproducible layout out"):
-        parse(["--parallel.plan", "auto", "--reproducible", "layout"])
+    tiled = parse(["--parallel.plan", "auto", "--reproducible", "layout", "--parallel.tiles", "2"])
+    assert tiled.parallel.tiles == 2
 
 
 def test_given_keys_are_those_of_the_file_and_of_the_flags(tmp_path):

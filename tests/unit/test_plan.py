@@ -15,6 +15,7 @@ from hpcpar.parallel.costs import LayerSeconds
 from hpcpar.parallel.figures import Figures
 from hpcpar.parallel.layout import Layout, step_actions
 from hpcpar.parallel.plan import describe, layouts, plan_layout, plan_layouts
+from hpcpar.parallel.shares import sharings
 from hpcpar.schedule import PIPELINES, price_pipeline
 
 MODEL = gpt(layers=6, heads=2, width=16, context=8, vocabulary=31)  # of 8 layers
@@ -23,8 +24,9 @@ FREE = Figures((LAYER,) * 8, 0.0, float("inf"), 0.0, 0.0, overlap=True, origin={
 BATCH, OPTIM = BatchConfig(size=32, micro=2, leaves=16), OptimConfig()
 
 
-def plan(figures=FREE, ranks=1, batch=BATCH, **keys):
-    return plan_layout(MODEL, Layout(ParallelConfig(**keys), batch, ranks), OPTIM, figures)
+def plan(figures=FREE, ranks=1, batch=BATCH, model=MODEL, reproducible="ranks", **keys):
+    layout = Layout(ParallelConfig(**keys), batch, ranks, reproducible)
+    return plan_layout(model, layout, OPTIM, figures)
 
 
 @given(st.integers(1, 96), st.integers(1, 12))
@@ -177,3 +179,106 @@ def test_tables_have_plans_too():
 def test_speeds_that_cannot_be(speeds, words):
     with pytest.raises(UserError, match=words):
         ParallelConfig(speeds=speeds).sizes(2)
+
+
+def test_tensor_ranks_share_products():
+    """All but the embedding; the first has 16 of the 31 tokens."""
+    found = plan(FREE, 2, tensor=2).seconds
+    assert found.compute == pytest.approx(16 * 3 * (1 + 6 / 2 + 16 / 31))
+    norms = replace(FREE, combine=1e-6)
+    more, shared = (plan(norms, 2, tensor=2, sequence=rows).seconds for rows in (False, True))
+    assert more.compute > shared.compute, "norms are on every rank, unless rows are shared"
+
+
+def test_a_block_waits_for_four_sums():
+    stream, sums = 2 * 8 * 16, 6 * 4 + 2  # of blocks; embedding and head
+    slow = replace(FREE, bandwidth=1e6, overlap=False)
+    found = plan(slow, 2, tensor=2).seconds.communication
+    loss = 2 * 2 * 16
+    assert found == pytest.approx(16 * 4 * (sums * stream + loss) / 1e6)
+    hidden = plan(replace(slow, overlap=True), 2, tensor=2).seconds.communication
+    half = 16 * 4 * 6 * 2 * stream / 1e6
+    assert hidden == pytest.approx(found - half), "two are beside gradients of weights"
+    rows = plan(slow, 2, tensor=2, sequence=True).seconds.communication
+    assert rows > found, "what products take is brought together again in backward"
+
+
+def test_context_ranks_share_positions():
+    found = plan(FREE, 2, context=2)
+    assert found.seconds.compute == pytest.approx(16 * 8 * 3 / 2)
+    assert found.bytes.activations < 0.6 * plan().bytes.activations
+    slow = replace(FREE, bandwidth=1e6, overlap=False)
+    ring = 16 * 6 * 4 * (2 + 4) * 2 * 4 * 16  # keys and values; backward once more, and back
+    weights = sum(p.size for p in MODEL.parameters)
+    sums = 4 * weights  # once a step: half goes, half comes
+    told = plan(slow, 2, context=2).seconds.communication
+    assert told == pytest.approx((ring + sums) / 1e6, rel=1e-3)
+    tiled = plan(slow, 2, context=2, reproducible="layout").seconds.communication
+    assert tiled == pytest.approx((ring + 16 * sums) / 1e6, rel=1e-3), "once a micro-batch"
+    hidden = plan(replace(slow, overlap=True), 2, context=2).seconds.communication
+    assert hidden == pytest.approx(sums / 1e6), (
+        "keys and values come while others are computed with"
+    )
+
+
+def test_all_have_the_same_to_do_where_a_rank_has_two_spans():
+    """31 positions a rank cannot be cut in two: the last span then attends to most."""
+    even, odd = (gpt(layers=1, heads=2, width=16, context=n, vocabulary=31) for n in (64, 62))
+    figures = replace(FREE, layers=(LAYER,) * 3)
+    fair, unfair = (plan(figures, 2, model=m, context=2).seconds.compute for m in (even, odd))
+    assert fair == pytest.approx(16 * 3 * 3 / 2) and unfair > 1.02 * fair
+
+
+def test_shared_layers_need_less():
+    whole, shared, rows = (
+        plan(FREE, 2, **keys).bytes
+        for keys in ({"pipeline": 1}, {"tensor": 2}, {"tensor": 2, "sequence": True})
+    )
+    assert shared.parameters < 0.6 * whole.parameters
+    assert rows.activations < shared.activations < whole.activations
+
+
+LONG = gpt(layers=2, heads=4, width=16, context=1024, vocabulary=32)
+LONG_FIGURES = replace(FREE, layers=(LAYER,) * 4)
+
+
+def test_ways_to_share_are_those_of_the_model():
+    def ways(model, ranks, tiles=None, **given):
+        return {tuple(how) for how in sharings(model, ranks, 2, tiles, given)}
+
+    assert ways(LONG, 6, tensor=1, context=1) == {(1, False, 1)}
+    assert ways(LONG, 4, context=1) == {(1, False, 1), *((n, b, 1) for n in (2, 4) for b in (0, 1))}
+    assert ways(LONG, 6, context=1) == {(1, False, 1), (2, False, 1), (2, True, 1)}, "not 3 of 4"
+    assert ways(LONG, 6, context=1, tensor=3, sequence=False) == {(3, False, 1)}, "but if asked for"
+    assert ways(LONG, 16, tensor=1) == {(1, False, n) for n in (1, 2, 4)}
+    assert ways(LONG, 16, tensor=1, context=16) == {(1, False, 16)}
+    assert ways(LONG, 16, 2, tensor=1) == {(1, False, n) for n in (1, 2)}, "two spans"
+    assert ways(mlp(8, 3, 8, 3, "regression"), 2) == {(1, False, 1), (2, False, 1)}
+    with pytest.raises(UserError, match=r"^--parallel.tensor 8: 8 .* take at most 4 ranks"):
+        ways(LONG, 8, tensor=8)
+    with pytest.raises(UserError, match=r"^--parallel.context 2: only sequences"):
+        ways(mlp(8, 3, 8, 3, "regression"), 2, context=2)
+
+
+def test_bits_are_kept_unless_nothing_else_fits():
+    def plans(reproducible="ranks", limit=float("inf"), **given):
+        found = plan_layouts(LONG, BATCH, OPTIM, 4, LONG_FIGURES, given, reproducible, limit=limit)
+        return found, {tuple(one.layout.sharing) for one in found}
+
+    kept, ways = plans()
+    assert ways == {(1, False, 1)}
+    least = min(one.bytes.total for one in kept)
+    assert plans(limit=least)[1] == ways
+    more, ways = plans(limit=least - 1)
+    assert (4, True, 1) in ways and (1, False, 4) in ways and (1, False, 1) in ways
+    assert fastest(more, least - 1).layout.sharing != (1, False, 1)
+    assert {way[0] for way in plans(tensor=2)[1]} == {2}
+    for reproducible in ("layout", "off"):
+        found, ways = plans(reproducible)
+        assert {(1, False, 1), (2, True, 2), (4, False, 1), (1, False, 4)} <= ways
+        assert len({describe(one.layout.parallel) for one in found}) == len(found)
+    few = plans("layout", tiles=2)[1]
+    assert max(way[0] for way in few) == max(way[2] for way in few) == 2
+    assert describe(ParallelConfig(data=1, tensor=2, context=3, sequence=True)) == (
+        "data 1 x pipeline 1 x context 3 x tensor 2, sequence"
+    )
