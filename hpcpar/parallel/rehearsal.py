@@ -2,7 +2,7 @@
 
 A layer whose work is cut into tiles lends arrays in an order that no formula tells well. So its
 footprint is rehearsed: the same arrays are taken and given back as in the layer's own functions,
-but they are numbers, bytes. `tests/unit/test_shared_footprint.py` holds both equal.
+but they are numbers, bytes. `tests/unit/test_nn_footprint.py` holds both equal.
 """
 
 from collections.abc import Sequence

@@ -9,8 +9,8 @@ from hpcpar.nn.dense import Dense
 from hpcpar.nn.footprint import Footprint
 from hpcpar.nn.model import Tensors
 from hpcpar.nn.ops import gelu
+from hpcpar.parallel.dense_footprint import DenseSteps
 from hpcpar.parallel.rehearsal import footprint
-from hpcpar.parallel.tensor_footprint import DenseSteps
 from hpcpar.parallel.tensor_group import TensorGroup
 from hpcpar.parallel.tensor_linear import ColumnParallel, RowParallel
 from hpcpar.parallel.traffic import Traffic
