@@ -44,8 +44,8 @@ def choose(
     with together(comm):
         replace(parallel, data=comm.size, pipeline=1, tensor=1).sizes(comm.size)  # the speeds
         batch.check()
-    tiles = parallel.tiles if reproducible == "layout" else None
-    figures = measure_figures(lone_model(model, tiles), batch.micro, optim, comm)
+    alone = lone_model(model, parallel.tiles_under(reproducible))
+    figures = measure_figures(alone, batch.micro, optim, comm)
     free = comm.device.free_bytes()
     mine = np.array([np.inf if free is None else free / comm.local_size])
     limit = float(comm.allreduce(mine, "min")[0])

@@ -75,6 +75,10 @@ class ParallelConfig:
         """Virtual stages on each pipeline rank."""
         return self.chunks if self.schedule == "interleaved" and self.pipeline > 1 else 1
 
+    def tiles_under(self, reproducible: str) -> int | None:
+        """Tiles of every shared axis; None where the bits may depend on who shares it."""
+        return self.tiles if reproducible == "layout" else None
+
     def sizes(self, ranks: int) -> dict[str, int]:
         """The axes of the mesh, for so many ranks. Raises `UserError` where they do not fit."""
         if self.data == 0 or self.data < -1:

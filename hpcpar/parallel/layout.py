@@ -83,7 +83,7 @@ class Layout:
     @property
     def tiles(self) -> int | None:
         """Of every axis that such ranks share, where the bits must not depend on their number."""
-        return self.parallel.tiles if self.reproducible == "layout" else None
+        return self.parallel.tiles_under(self.reproducible)
 
     @property
     def at_once(self) -> bool:

@@ -110,7 +110,7 @@ class _Planner:
 
     def plans(self, given: Mapping[str, object]) -> list[Plan]:
         """Of all layouts with what is given, sorted."""
-        tiles = Layout(_kept(ParallelConfig(), given), self._batch, 1, self._reproducible).tiles
+        tiles = _kept(ParallelConfig(), given).tiles_under(self._reproducible)
         ways = sharings(self._model, self._ranks, self._batch.micro, tiles, given)
         plans = [
             self.plan(Layout(parallel, self._batch, self._ranks, self._reproducible))

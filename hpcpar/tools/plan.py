@@ -69,7 +69,7 @@ def plan(
         alone.sizes(ranks)  # are the speeds as many?
     with Communicator(device=config.device, timeout=config.timeout) as computing:
         model = _model(config, computing)
-        tiles = config.parallel.tiles if config.reproducible == "layout" else None
+        tiles = config.parallel.tiles_under(config.reproducible)
         figures = measure_figures(
             lone_model(model, tiles), config.batch.micro, config.optim, computing, *rates,
             None if latency < 0 else latency,
