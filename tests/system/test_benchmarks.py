@@ -44,6 +44,21 @@ def test_collectives(tmp_path):
     assert "<svg" in (tmp_path / "report.svg").read_text()
 
 
+def test_plans(tmp_path):
+    report = run("plans.py", tmp_path / "report.json")
+    (case,) = report["cases"]
+    assert (case["model"], case["ranks"]) == ("slept", 2)
+    rows = case["rows"]
+    assert {"data 2 x pipeline 1, zero 1", "data 1 x pipeline 2, zero-bubble"} <= {
+        row["layout"] for row in rows
+    }
+    for row in rows:
+        assert row["planned"] > 0 and row["measured"] > 0
+        assert row["error"] == abs(row["planned"] / row["measured"] - 1)
+    assert [row["planned"] for row in rows] == sorted(row["planned"] for row in rows)
+    assert case["choice"] >= 1
+
+
 @pytest.mark.slurm  # for what it needs: root and Debian's iproute2
 def test_collectives_over_two_nodes(tmp_path):
     if reason := missing():
