@@ -145,6 +145,17 @@ def test_hashes():
 
 
 @pytest.mark.peers
+def test_training(tmp_path):
+    promises = ["off", "ranks", "layout"]
+    report = run("training.py", tmp_path / "report.json", "--reproducible", *promises)
+    names = [*(f"hpcpar, {promise}" for promise in promises), "PyTorch DDP"]
+    assert list(report["tokens_per_second"]) == names == list(report["medians"])
+    for name, speeds in report["tokens_per_second"].items():
+        assert len(speeds) == report["rounds"] == 1
+        assert report["medians"][name] == speeds[0] > 0
+
+
+@pytest.mark.peers
 def test_pytorch_tree_sum(tmp_path):
     report = run("pytorch_tree_sum.py", tmp_path / "report.json")
     assert {len(values) for values in report["seconds"].values()} == {report["rounds"]} == {1}
