@@ -54,7 +54,7 @@ class Noted:
     steps: list[Sequence[Step]] = field(default_factory=list)
     device: Device = field(default_factory=lambda: Device("cpu"))
     node_map: None = None
-    nodes: int = 1
+    nodes: int = 2  # so that what is exchanged goes by messages, which can be seen
 
     def irun(
         self, steps: Sequence[Step], buffers: Mapping[str, Array], op: str = "sum", name: str = ""
