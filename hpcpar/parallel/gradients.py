@@ -123,8 +123,7 @@ class RunSum(GradientSum):
         return self._shared.bytes if self._shared is not None else 0
 
     def buffer(self, leaf: int) -> Array:
-        room = self._shared.room(leaf) if self._shared is not None else None
-        return self._sums.buffer() if room is None else room
+        return self._sums.buffer() if self._shared is None else self._shared.buffer(leaf)
 
     def add(self, leaf: int, gradient: Array) -> None:
         self._sums.add(leaf, gradient)

@@ -25,39 +25,38 @@ class SharedRoots:
     """Where a rank's subtotals of a bucket grow, and the others read them.
 
     There is a room for each root: its first leaf is written there, and the others are added to it.
-    Rooms whose root has not begun are lent for other leaves and subtotals (see `Arena.take` and
-    `give`), and what does not fit in comes from the arena.
+    Rooms whose root has not begun are lent for other leaves and subtotals, and what does not fit in
+    comes from the arena. It lends as an arena does.
 
     Args:
         memory: as many times the bucket as the most roots that a rank has.
+        firsts: the first leaves of this rank's roots.
 
     Attributes: memory; bytes, of it on this rank.
     """
 
     def __init__(
-        self,
-        memory: "Symmetric",
-        bucket: Bucket,
-        arena: Arena,
-        firsts: Sequence[int],
+        self, memory: "Symmetric", bucket: Bucket, arena: Arena, firsts: Sequence[int]
     ) -> None:
-        """`firsts` are the first leaves of this rank's roots."""
         self.memory, self.bytes = memory, int(memory.local.nbytes)
-        self._arena, self._firsts = arena, firsts
+        self._arena, self._firsts = arena, list(firsts)
         parts = range(0, len(memory.local), bucket.size)
         self._rooms = [memory.local[at : at + bucket.size] for at in parts]
         self._free = list(range(len(parts)))
 
-    def room(self, leaf: int) -> Array | None:
-        """The room of the root that begins with this leaf, if it is free."""
-        place = self._firsts.index(leaf) if leaf in self._firsts else -1
-        if place not in self._free:
-            return None
+    def buffer(self, leaf: int) -> Array:
+        """Where to write the gradient of a leaf."""
+        shape, dtype = self._rooms[0].shape, self._rooms[0].dtype
+        if leaf not in self._firsts:
+            return self.take(shape, dtype)
+        place = self._firsts.index(leaf)
+        if place not in self._free:  # a leaf before is still there: `settle` brings this root in
+            return self._arena.take(shape, dtype)
         self._free.remove(place)
         return self._rooms[place]
 
     def take(self, shape: tuple[int, ...], dtype: Any) -> Array:
-        """The last free room, or an array of the arena."""
+        """An array of the bucket's size: the last free room, or one of the arena."""
         return self._rooms[self._free.pop()] if self._free else self._arena.take(shape, dtype)
 
     def give(self, *arrays: Array) -> None:
@@ -69,12 +68,11 @@ class SharedRoots:
                 self._free = sorted([*self._free, self._place(array)])
 
     def settle(self, roots: Sequence[Array]) -> None:
-        """Each root is in its room, which is free from now on."""
+        """The roots, left to right, come to their rooms, which are then free."""
         for place, root in enumerate(roots):
             if root is not self._rooms[place]:
                 self._rooms[place][...] = root
-        for root in roots:
-            self.give(root)
+        self.give(*roots)
 
     def _place(self, array: Array) -> int:
         return next(place for place, room in enumerate(self._rooms) if room is array)
