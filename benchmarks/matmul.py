@@ -10,8 +10,9 @@ A row is what SLATE's tester prints: algorithm, grid, type, m n k, least and med
 share of what the cores do in local products, words that come to the rank that gets most (as
 predicted), measured over predicted for all ranks, over the lower bound, extra bytes, residual
 |(C - AB) x| / (sqrt(k) |A| |B| |x| eps), status. Each rank has one thread. Competitors that are not
-there are left out, with a word: ScaLAPACK (Debian: libscalapack-openmpi2.2 and openmpi-bin) and
-pylops-mpi (--peer-python, a Python that has it).
+there are left out, with a word: ScaLAPACK (Debian: libscalapack-openmpi2.2, openmpi-bin and
+libopenblas0-serial, for it stands on the system's BLAS) and pylops-mpi (--peer-python, a Python
+that has it).
 """
 
 import argparse
@@ -27,6 +28,7 @@ from typing import Any
 
 from common import PEERS, LaunchError, has, json_lines, launch, mpirun, provenance, write
 from matmul_plot import plot, price_curves
+from peers.loaded_blas import REFERENCE
 from rich.console import Console
 from rich.table import Table
 
@@ -156,9 +158,15 @@ def scalapack(
 ) -> dict[str, Measure]:
     """ScaLAPACK with blocks of several sizes, where the system has it."""
     start = shutil.which("mpirun.openmpi")
-    library = next((name for name in SCALAPACK if loads(name)), None)
-    if start is None or library is None or options.dtype not in ("float32", "float64"):
+    library, blas = next(((name, blas) for name in SCALAPACK if (blas := blas_of(name))), ("", ""))
+    if start is None or not blas or options.dtype not in ("float32", "float64"):
         console.print("ScaLAPACK is left out: no library, no mpirun of its own, or no such type")
+        return {}
+    if blas == REFERENCE:
+        console.print(
+            "ScaLAPACK is left out: it stands on the reference BLAS here, which nobody would use; "
+            "install libopenblas0-serial"
+        )
         return {}
 
     def with_blocks(size: int) -> Measure:
@@ -174,16 +182,16 @@ def scalapack(
         return measure
 
     sizes = BLOCKS[:1] if options.short else BLOCKS
-    return {f"ScaLAPACK, blocks of {size}": with_blocks(size) for size in sizes}
+    return {f"ScaLAPACK ({blas}), blocks of {size}": with_blocks(size) for size in sizes}
 
 
-def loads(library: str) -> bool:
-    command = [sys.executable, "-c", f"import ctypes; ctypes.CDLL({library!r})"]
+def blas_of(library: str) -> str:
+    """The BLAS that a library of the system stands on; empty where it cannot be loaded."""
     try:
-        launch(command, 20)
+        (found,) = json_lines(launch([sys.executable, PEERS / "loaded_blas.py", library], 20))
     except LaunchError:
-        return False
-    return True
+        return ""
+    return str(found["blas"])
 
 
 def summary(

@@ -8,7 +8,7 @@ from hpcpar.linalg.bounds import lower_bound
 from hpcpar.linalg.cost import price
 from hpcpar.linalg.grids import Plan, candidates
 from hpcpar.linalg.machine import Machine
-from hpcpar.linalg.memory import Problem
+from hpcpar.linalg.problem import Problem
 
 __all__ = ["plot", "price_curves"]
 

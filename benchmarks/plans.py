@@ -1,6 +1,7 @@
 """Plans against what is measured: how far off the seconds are, and how good the first choice is.
 
     python benchmarks/plans.py                # a GPT on 2 ranks; slept layers on 2, 4 and 8
+    python benchmarks/plans.py --bytes        # what ranks hold: a GPT on 4 ranks
     python benchmarks/plans.py --short
 
 Every layout is planned from figures that the same launch has measured, and then trained, in turn
@@ -26,17 +27,19 @@ LIMIT = 400  # seconds for one launch
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=5)
+    parser.add_argument("--bytes", action="store_true", help="tell bytes, not seconds")
     parser.add_argument("--short", action="store_true", help="slept layers on 2 ranks, 2 steps")
     parser.add_argument("--json", type=Path, default=Path("results/plans.json"))
     options = parser.parse_args()
     console, cases = Console(width=120), []
-    for kind, ranks in (("slept", 2),) if options.short else CASES:
+    chosen = [("gpt", 4)] if options.bytes else CASES
+    for kind, ranks in [("slept", 2)] if options.short else chosen:
         arguments = ["--kind", kind, "--steps", 2 if options.short else options.steps]
         if options.short:
             arguments += ["--layers", 4, "--forward", 0.001, "--backward", 0.002]
         rows = json_lines(launch(mpirun(ranks, PEERS / "planned_layouts.py", *arguments), LIMIT))
         case = judged(kind, ranks, rows)
-        console.print(drawn(case))
+        console.print(drawn_bytes(case) if options.bytes else drawn(case))
         cases.append(case)
     write(options.json, {**provenance(), "steps": options.steps, "cases": cases})
     console.print(f"written: {options.json}")
@@ -69,6 +72,29 @@ def drawn(case: dict[str, Any]) -> Table:
             row["layout"], f"{row['planned']:.4f}", f"{row['measured']:.4f}", f"{row['error']:.1%}",
             *(f"{row[name]:.4f}" for name in ("compute", "exposed", "bubble")),
         )  # fmt: skip
+    return table
+
+
+def drawn_bytes(case: dict[str, Any]) -> Table:
+    """The case's bytes, in MB: counted, and over what was planned in brackets."""
+    table = Table(title=f"{case['model']}, {case['ranks']} ranks: MB counted (of planned)")
+    kinds = list(case["rows"][0]["bytes"]["counted"])
+    table.add_column("layout")
+    for name in (*kinds, "all but buffers"):
+        table.add_column(name, justify="right")
+    for row in sorted(case["rows"], key=lambda row: row["layout"]):
+        counted, planned = (
+            found | {"all but buffers": sum(found.values()) - found["buffers"]}
+            for found in (row["bytes"]["counted"], row["bytes"]["planned"])
+        )
+        table.add_row(
+            row["layout"],
+            *(
+                f"{counted[name] / 1e6:.1f}"
+                + (f" ({counted[name] / planned[name]:.3f})" if planned[name] else "")
+                for name in (*kinds, "all but buffers")
+            ),
+        )
     return table
 
 

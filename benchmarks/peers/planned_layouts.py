@@ -5,13 +5,15 @@
 
 `gpt` is the GPT of benchmarks/training.py; the layers of `slept` sleep. Rank 0 prints a JSON line a
 layout, the one that the plan likes best first: seconds of a step, as planned from figures that are
-measured first, and measured (the median of steps that are made in turn with the other layouts').
+measured first, and measured (the median of steps that are made in turn with the other layouts');
+and bytes of the rank that needs most, as planned and as counted.
 """
 
 import argparse
 import json
 import statistics
 import time
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -70,12 +72,14 @@ def main() -> None:
             for run in runs:
                 run.step()
         for plan, run in zip(plans, runs, strict=True):
+            counted = most_bytes(run.model)
             if comm.rank == 0:
                 print(json.dumps({
                     "layout": describe(plan.layout.parallel), "planned": plan.seconds.total,
                     "measured": statistics.median(run.seconds[1:]),
                     "compute": plan.seconds.compute, "bubble": plan.seconds.bubble,
                     "exposed": plan.seconds.communication,
+                    "bytes": {"planned": asdict(plan.bytes), "counted": counted},
                 }), flush=True)  # fmt: skip
             run.mesh.close()
 
@@ -97,6 +101,13 @@ def chosen(plans: list[Plan], kind: str) -> list[Plan]:
         for plan in plans
         if plan.layout.parallel.zero in (0, 1) and not plan.layout.parallel.recompute
     ]
+
+
+def most_bytes(model: ParallelModel) -> dict[str, int]:
+    """The bytes of the arrays of the rank that has most, by what they are for. Collective."""
+    mine = asdict(model.bytes())
+    every = model.comm.allgather(np.array([list(mine.values())])).tolist()
+    return dict(zip(mine, max(every, key=sum), strict=True))
 
 
 class Run:

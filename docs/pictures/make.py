@@ -1,7 +1,11 @@
-"""Makes the pictures of schedules.md, pipelines.md and matmul.md: python docs/pictures/make.py"""
+"""Makes the pictures of the pages of docs: python docs/pictures/make.py"""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+
+from context_axis import draw_context_axis
+from data_axis import draw_data_axis
+from tensor_axis import draw_tensor_axis
 
 from hpcpar.linalg.grids import Plan
 from hpcpar.linalg.picture import draw_plan
@@ -70,3 +74,5 @@ for name in PIPELINES:
         HERE / f"pipeline_{name.replace('-', '_')}.svg",
         title=f"{name}, 4 ranks, 8 micro-batches",
     )
+for draw_axis in (draw_data_axis, draw_tensor_axis, draw_context_axis):
+    draw_axis(HERE)

@@ -1,7 +1,6 @@
 """allreduce: the collective that training stands on, and the ways it can go."""
 
 from collections.abc import Callable
-from functools import partial
 
 import numpy as np
 from mpi4py import MPI
@@ -9,19 +8,19 @@ from numpy import ndarray
 
 from hpcpar.comm.arguments import ALGORITHMS, overlap, reduction, result
 from hpcpar.comm.core import Core
-from hpcpar.comm.perform import divide, wide_dtype
 from hpcpar.comm.remote import Remote
 from hpcpar.comm.request import Call, Request, Work
 from hpcpar.comm.selection import LARGE
 from hpcpar.comm.small import is_small
 from hpcpar.comm.symmetric import Symmetric
-from hpcpar.device import Array, address, namespace
+from hpcpar.comm.widening import ending, narrowed, widens
+from hpcpar.device import Array, address
 from hpcpar.schedule import collectives as schedules
 from hpcpar.schedule.one_shot import one_shot_allreduce
 from hpcpar.schedule.shared import fetching_allreduce, shared_allreduce
 from hpcpar.schedule.steps import Step
 
-__all__ = ["BLOCK_BYTES", "Allreduce", "ending", "narrowed", "widens"]
+__all__ = ["BLOCK_BYTES", "Allreduce"]
 
 ONE_SHOT_BYTES = 1 << 15  # of a symmetric array: up to here every rank adds up everything
 BLOCK_BYTES = 1 << 17  # of symmetric arrays in one addition: in and out fit a level-2 cache
@@ -269,37 +268,3 @@ class Allreduce(Core):
             return given
 
         return work
-
-
-def ending(op: str, target: Array, ranks: int) -> Callable[[], object] | None:
-    """What is left to do when everything was added."""
-    return partial(divide, target, ranks) if op == "mean" else None
-
-
-def widens(dtype: np.dtype, op: str, ranks: int) -> bool:
-    """Whether sums are wider than the arrays: 16-bit floating-point numbers go by float32.
-
-    They are rounded once, at the end. The sum of two is rounded once anyway; a mean is not.
-    """
-    return wide_dtype(dtype) != dtype and (ranks > 2 or op == "mean")
-
-
-def narrowed(
-    source: Array, target: Array, op: str, ranks: int, apart: bool = False
-) -> tuple[Array, Array, Callable[[], object] | None]:
-    """What is added instead of `source`, where that goes, and how it ends.
-
-    The two are one array where they have one shape, unless they have to be `apart`.
-    """
-    if not widens(source.dtype, op, ranks):
-        return source, target, ending(op, target, ranks)
-    total = source.astype(wide_dtype(source.dtype))
-    in_place = target.shape == source.shape and not apart
-    landing = total if in_place else namespace(total).empty(target.shape, total.dtype)
-
-    def end() -> None:
-        if op == "mean":
-            divide(landing, ranks)
-        target[...] = landing
-
-    return total, landing, end

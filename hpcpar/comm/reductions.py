@@ -2,9 +2,10 @@
 
 from math import prod
 
-from hpcpar.comm.allreduce import BLOCK_BYTES, Allreduce, ending, narrowed, widens
+from hpcpar.comm.allreduce import BLOCK_BYTES, Allreduce
 from hpcpar.comm.arguments import check_rank, overlap, reduction, result
 from hpcpar.comm.request import Request
+from hpcpar.comm.widening import ending, narrowed, widens
 from hpcpar.device import Array
 from hpcpar.schedule import collectives as schedules
 from hpcpar.schedule.exchange import split

@@ -50,7 +50,7 @@ class Running:
     def run(
         self,
         steps: Sequence[Step],
-        buffers: Mapping[str, Array],
+        buffers: Mapping[str, Array | Symmetric],
         op: str = "sum",
         name: str = "schedule",
     ) -> None:
@@ -60,7 +60,8 @@ class Running:
             steps: this rank's steps; all ranks perform schedules that fit together. A tuple is
                 prepared once, so pass the same one again.
             buffers: the arrays that the steps name, all of one dtype, on one device, seen as flat,
-                none of them over another's memory. A buffer that is not given is scratch memory.
+                none of them over another's memory. A buffer that is not given is scratch memory. Of
+                symmetric arrays steps may also name other ranks' (`schedule.steps.Span.rank`).
             op: what `Combine` does: sum, max or min.
             name: what errors and the ledger call it.
 
@@ -71,7 +72,7 @@ class Running:
     def irun(
         self,
         steps: Sequence[Step],
-        buffers: Mapping[str, Array],
+        buffers: Mapping[str, Array | Symmetric],
         op: str = "sum",
         name: str = "schedule",
     ) -> Request:
@@ -81,17 +82,23 @@ class Running:
         if not buffers:
             raise ValueError(f"{name}: no buffers were given")
         arrays = {key: self._operand(name, key, array) for key, array in buffers.items()}
-        reach = self._programs[steps].extents
+        program = self._programs[steps]
         for key, array in arrays.items():
-            if array.size < reach.get(key, 0):
+            if array.size < program.extents.get(key, 0):
                 raise ValueError(
-                    f"{name}: {key} has {array.size} elements, the schedule {reach[key]}"
+                    f"{name}: {key} has {array.size} elements, the schedule {program.extents[key]}"
                 )
+            if key in program.shared and not self._reaches_all(buffers[key]):
+                raise ValueError(f"{name}: {key} is no symmetric array of these ranks on one node")
         if len({(type(array), array.dtype) for array in arrays.values()}) > 1:
             raise ValueError(f"{name}: the buffers differ in dtype, or not all are on one device")
         dtype = next(iter(arrays.values())).dtype
+        given = {
+            key: array if isinstance(array, Symmetric) else arrays[key]
+            for key, array in buffers.items()
+        }
         return self._start(
-            name, lambda call: self._perform(call, steps, arrays, UFUNCS[op]), op=op, dtype=dtype
+            name, lambda call: self._perform(call, steps, given, UFUNCS[op]), op=op, dtype=dtype
         )
 
     def wait_for(

@@ -11,7 +11,7 @@ from hpcpar.device import address
 from hpcpar.linalg.grids import ALGORITHMS, Shape, family
 from hpcpar.linalg.layout import Grid
 from hpcpar.linalg.matrix import DistributedMatrix
-from hpcpar.linalg.memory import Problem
+from hpcpar.linalg.problem import Problem
 
 __all__ = ["check_operands", "check_out", "problem_of", "read_bytes"]
 

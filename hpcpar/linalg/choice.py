@@ -10,9 +10,9 @@ from hpcpar.linalg.grids import Plan, candidates
 from hpcpar.linalg.layout import Grid, cut, length
 from hpcpar.linalg.machine import measure_machine
 from hpcpar.linalg.matrix import DistributedMatrix, lies_so
-from hpcpar.linalg.memory import Places, Problem
 from hpcpar.linalg.move import moved, parts_of, sources
 from hpcpar.linalg.panels import edges_of
+from hpcpar.linalg.problem import Places, Problem
 from hpcpar.linalg.storage import lie_together
 
 if TYPE_CHECKING:

@@ -5,8 +5,9 @@ from math import sqrt
 
 from hpcpar.linalg.grids import Plan
 from hpcpar.linalg.machine import OVERHEAD, Machine
-from hpcpar.linalg.memory import Places, Problem, fit
+from hpcpar.linalg.memory import fit
 from hpcpar.linalg.panels import LEAST, worth_joining
+from hpcpar.linalg.problem import Places, Problem
 
 __all__ = ["Cost", "Report", "choose", "price", "widths"]
 

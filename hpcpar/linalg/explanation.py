@@ -11,7 +11,7 @@ from hpcpar.linalg.choice import candidate_costs, predicted_bytes
 from hpcpar.linalg.cost import Cost, choose
 from hpcpar.linalg.grids import Shape, family
 from hpcpar.linalg.matrix import DistributedMatrix
-from hpcpar.linalg.memory import Problem
+from hpcpar.linalg.problem import Problem
 
 __all__ = ["Explanation", "explain"]
 

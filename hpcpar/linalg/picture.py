@@ -44,7 +44,8 @@ def draw_plan(plan: Plan, path: Path | str, title: str = "", rank: int = 0) -> N
     of_a, of_b, of_c = plan.received(rank)
     words = f"rank {rank} receives {of_a:,} words of A, {of_b:,} of B, {of_c:,} of partial C"
     figure.suptitle(f"{title or f'grid {plan}'}: {words}", fontsize=9)
-    figure.savefig(path)
+    with matplotlib.rc_context({"svg.hashsalt": "hpcpar"}):  # the same file again
+        figure.savefig(path, metadata={"Date": None} if str(path).endswith("svg") else {})
     pyplot.close(figure)
 
 

@@ -6,7 +6,6 @@ from hpcpar.optim.norm import (
     block_count,
     clip_scale,
     exact_parts,
-    global_norm,
     norm_of,
     square_sums,
 )
@@ -23,7 +22,6 @@ __all__ = [
     "block_count",
     "clip_scale",
     "exact_parts",
-    "global_norm",
     "learning_rate",
     "make_optimizer",
     "norm_of",

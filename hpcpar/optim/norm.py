@@ -5,7 +5,7 @@ are added with exact rounding (Shewchuk's algorithm, `math.fsum`), so that their
 computed them, cannot matter.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from math import fsum, isfinite, sqrt
 
 import numpy as np
@@ -17,7 +17,6 @@ __all__ = [
     "block_count",
     "clip_scale",
     "exact_parts",
-    "global_norm",
     "norm_of",
     "square_sums",
 ]
@@ -52,15 +51,6 @@ def square_sums(gradient: Array, blocks: range | None = None) -> list[float]:
 def block_count(size: int) -> int:
     """Blocks of a parameter with `size` elements."""
     return -(-size // NORM_BLOCK)
-
-
-def global_norm(gradients: Mapping[str, Array], names: Iterable[str] | None = None) -> float:
-    """The 2-norm over all gradients, or those of `names` (so that tied uses count once).
-
-    Infinity or NaN if there is one in the gradients.
-    """
-    chosen = gradients if names is None else names
-    return norm_of([s for name in chosen for s in square_sums(gradients[name])])
 
 
 def exact_parts(sums: Sequence[float]) -> list[float]:

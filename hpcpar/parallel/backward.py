@@ -62,8 +62,8 @@ class Gradients:
     def target(self, slot: Slot, layer: int) -> Tensors:
         """Views to write the gradient of a layer's parameters into."""
         numbers = self._holdings.gradients_of[layer]
-        if slot.first or self._context is not None:
-            self._target = {number: self._sums[number].buffer() for number in numbers}
+        if slot.first:
+            self._target = {number: self._sums[number].buffer(slot.leaf) for number in numbers}
         else:
             self._target = self._beside(numbers)
         found: Tensors = {}
@@ -120,8 +120,13 @@ class Gradients:
                 self._sums[number].end_round(slot is self._last)
 
     def _beside(self, numbers: Sequence[int]) -> Written:
-        """Room for one layer's gradient."""
+        """Room for one layer's gradient: the same for all, where they do not wait for sums."""
         sizes = [self._holdings.buckets[number].size for number in numbers]
+        if self._context is not None:
+            return {
+                number: self._sums[number].arena.take((size,), np.float32)
+                for number, size in zip(numbers, sizes, strict=True)
+            }
         if len(self._spare) < sum(sizes):
             self._spare = self._xp.empty(sum(sizes), np.float32)
         ends = np.cumsum(sizes).tolist()

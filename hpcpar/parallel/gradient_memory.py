@@ -62,12 +62,12 @@ def _runs(
 ) -> None:
     """`RunSum`. All buckets of a stage go through the same: they need not be taken one by one."""
     slots, run, leaves = layout.slots[rank], layout.runs[rank], len(layout.leaves)
-    whole = layout.data == 1 or layout.parallel.zero == 0
+    sliced = layout.data > 1 and layout.parallel.zero > 0  # a whole sum takes a root's place
     window = UNDER_WAY + 1 if layout.at_once else 1  # layers whose gradients are not in leaves yet
     alike = {stage: _alike(holdings, layers, window) for stage, layers in holdings.stages.items()}
     results = {
         stage: Counter(
-            bucket.size if whole else len(bucket.slices[rank])
+            len(bucket.slices[rank])
             for layer in layers
             for bucket in (holdings.buckets[i] for i in holdings.gradients_of[layer])
         )
@@ -86,7 +86,7 @@ def _runs(
             now = lent.now[size]
             lent.change(size, others + together * during - count * before)
             lent.now[size] = now + count * (after - before)
-        if slot.ends and layout.data > 1:
+        if slot.ends and sliced:
             for size, count in results[stage].items():
                 lent.change(size, count)
         held[stage] = after

@@ -17,13 +17,16 @@ import numpy as np
 from hpcpar.device import Array
 from hpcpar.nn import Arena
 from hpcpar.parallel.buckets import Bucket
+from hpcpar.parallel.shared_buckets import SharedRoots
+from hpcpar.schedule.shared_tree import shared_tree_sum
 from hpcpar.schedule.steps import Recv, Send, Span, Step
-from hpcpar.schedule.tree import tree_allreduce, tree_reduce_scatter
+from hpcpar.schedule.tree import allreduce_roots, subtrees, tree_reduce_scatter
 from hpcpar.tree import Subtotals
 
 if TYPE_CHECKING:
     from hpcpar.comm import Communicator
     from hpcpar.comm.request import Request
+    from hpcpar.comm.symmetric import Symmetric
 
 __all__ = ["UNDER_WAY", "Exchanges", "GradientSum", "RoundSum", "RunSum", "sum_steps"]
 
@@ -54,15 +57,20 @@ class GradientSum(ABC):
         self._nothing: Array = arena.xp.empty(0, np.float32)
         self.result = self._nothing
 
+    @property
+    def shared_bytes(self) -> int:
+        """Of arrays beside the arena, which the other ranks can read."""
+        return 0
+
     def begin(self) -> None:
         """Forget the result of the step before."""
-        if self.result is not self._nothing:
+        if self.arena.has_lent(self.result):
             self.arena.give(self.result)
-            self.result = self._nothing
+        self.result = self._nothing
 
     @abstractmethod
-    def buffer(self) -> Array:
-        """An array for the gradient of a leaf, (bucket.size,)."""
+    def buffer(self, leaf: int) -> Array:
+        """An array for the gradient of a leaf of this rank, (bucket.size,)."""
 
     @abstractmethod
     def add(self, leaf: int, gradient: Array) -> None:
@@ -78,7 +86,12 @@ class GradientSum(ABC):
 
 
 class RunSum(GradientSum):
-    """Leaves in `runs`; the sum is the rank's slice, or the whole bucket on all if `whole`."""
+    """Leaves in `runs`; the sum is the rank's slice, or the whole bucket on all if `whole`.
+
+    The roots are read by the other ranks where they lie, in `shared` memory, or travel in messages.
+    A root that is read must not be written again before all have read it: they meet at the end of
+    each sum, and no leaf of the next step is begun before that.
+    """
 
     def __init__(
         self,
@@ -88,32 +101,53 @@ class RunSum(GradientSum):
         arena: Arena,
         runs: Sequence[range],
         whole: bool = False,
+        shared: SharedRoots | None = None,
     ) -> None:
         super().__init__(bucket, comm, leaves, arena)
-        self._mine = runs[self.rank]
+        self._mine, self._shared = runs[self.rank], shared
         self.whole = whole or comm is None
         if self.whole:
             self.run = range(bucket.size)
-        self._sums = Subtotals(leaves, arena.xp.empty(bucket.size, np.float32), arena)
+        like = arena.xp.empty(bucket.size, np.float32)
+        self._sums = Subtotals(leaves, like, arena if shared is None else shared)
         self._roots: list[Array] = []
         self._steps: tuple[Step, ...] = ()
         self._request: Request | None = None
-        if comm is not None:
+        if shared is not None:
+            self._steps = shared_tree_sum(self.rank, bucket.slices, tuple(runs), leaves, whole)
+        elif comm is not None:
             self._steps = sum_steps(bucket, self.rank, leaves, tuple(runs), whole, comm.node_map)
 
-    def buffer(self) -> Array:
-        return self._sums.buffer()
+    @property
+    def shared_bytes(self) -> int:
+        return self._shared.bytes if self._shared is not None else 0
+
+    def buffer(self, leaf: int) -> Array:
+        return self._sums.buffer() if self._shared is None else self._shared.buffer(leaf)
 
     def add(self, leaf: int, gradient: Array) -> None:
         self._sums.add(leaf, gradient)
 
     def end_round(self, last: bool) -> None:
-        self._roots = self._sums.take(self._mine)
+        roots = self._sums.take(self._mine)
         if self.comm is None:  # the root is the sum
-            (self.result,) = self._roots
+            (self.result,) = roots
             return
-        self.result = self.arena.take((len(self.run),), np.float32)
-        buffers = {f"root{i}": root for i, root in enumerate(self._roots)} | {"out": self.result}
+        buffers: dict[str, Array | Symmetric]
+        if self._shared is not None:
+            self._shared.settle(roots)
+            buffers = {"roots": self._shared.memory}
+            roots = []
+        else:
+            buffers = {f"root{i}": root for i, root in enumerate(roots)}
+        if self.whole and self._shared is not None:
+            self.result = self._shared.memory.local[: self.bucket.size]
+        elif self.whole and roots:  # in the first root's place
+            self.result = buffers["out"] = roots[0]
+            del buffers["root0"]
+        else:
+            self.result = buffers["out"] = self.arena.take((len(self.run),), np.float32)
+        self._roots = [root for root in roots if root is not self.result]
         self._request = self.comm.irun(self._steps, buffers, name="reduce_gradients")
 
     def finish(self) -> None:
@@ -130,12 +164,24 @@ def sum_steps(
     leaves: int,
     runs: tuple[range, ...],
     whole: bool,
-    nodes: Sequence[int] | None,
+    nodes: tuple[int, ...] | None,
 ) -> tuple[Step, ...]:
-    """How the roots of all ranks are summed."""
+    """How the roots of all ranks are summed, by messages.
+
+    They are "root0", "root1", ...; a whole sum, in "out", takes the place of the first.
+    """
     if not whole:
         return tree_reduce_scatter(rank, bucket.slices, runs, leaves)
-    return tuple(tree_allreduce(rank, len(runs), bucket.size, runs, leaves, nodes=nodes))
+    return _allreduce_in_place(rank, bucket.size, leaves, runs, nodes)
+
+
+@lru_cache(maxsize=128)
+def _allreduce_in_place(
+    rank: int, count: int, leaves: int, runs: tuple[range, ...], nodes: tuple[int, ...] | None
+) -> tuple[Step, ...]:
+    trees = [subtrees(run.start, run.stop, leaves) for run in runs]
+    names = ["out", *(f"root{i}" for i in range(1, len(trees[rank])))][: len(trees[rank])]
+    return tuple(allreduce_roots(rank, count, trees, leaves, names, nodes=nodes))
 
 
 class Exchanges:
@@ -176,7 +222,7 @@ class RoundSum(GradientSum):
         self._leaf: Array | None = None
         self._round = 0
 
-    def buffer(self) -> Array:
+    def buffer(self, leaf: int) -> Array:
         return self.arena.take((self.bucket.size,), np.float32)
 
     def add(self, leaf: int, gradient: Array) -> None:

@@ -20,6 +20,7 @@ from hpcpar.parallel.layout import Layout
 from hpcpar.parallel.perform import visits
 from hpcpar.parallel.traffic import shared_layers
 from hpcpar.schedule.pipeline_actions import Action
+from hpcpar.schedule.shared_tree import shared_tree_sum
 from hpcpar.schedule.steps import extents
 
 __all__ = ["Bytes", "plan_bytes"]
@@ -103,14 +104,22 @@ _activations = lru_cache(maxsize=1024)(arena_bytes)  # whatever is done with gra
 
 
 def _scratch(layout: Layout, holdings: Holdings, rank: int, whole: bool) -> int:
-    """Elements that the sums of all buckets need on their way, beside roots and results."""
+    """Elements that the sums of all buckets need on their way, beside roots and results.
+
+    Whether by messages or in shared memory: the more of both.
+    """
     runs, leaves, known = tuple(layout.runs), len(layout.leaves), dict[object, int]()
     found = 0
     for bucket in holdings.buckets:
         if bucket.slices not in known:
-            steps = sum_steps(bucket, rank, leaves, runs, whole, None)
-            own = ("out", *(f"root{i}" for i in range(leaves)))
-            known[bucket.slices] = sum(n for name, n in extents(steps).items() if name not in own)
+            own = ("out", "roots", *(f"root{i}" for i in range(leaves)))
+            known[bucket.slices] = max(
+                sum(n for name, n in extents(steps).items() if name not in own)
+                for steps in (
+                    sum_steps(bucket, rank, leaves, runs, whole, None),
+                    shared_tree_sum(rank, bucket.slices, runs, leaves, whole),
+                )
+            )
         found += known[bucket.slices]
     return found
 

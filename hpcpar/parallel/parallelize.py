@@ -14,6 +14,7 @@ from hpcpar.parallel.gradients import Exchanges, GradientSum, RoundSum, RunSum
 from hpcpar.parallel.holdings import Holdings
 from hpcpar.parallel.layout import Layout
 from hpcpar.parallel.recompute import recomputed
+from hpcpar.parallel.shared_buckets import shared_roots
 from hpcpar.parallel.stages import cut_stages
 from hpcpar.parallel.tensor import tensor_parallel
 from hpcpar.parallel.timeline import Timeline
@@ -61,21 +62,31 @@ def parallelize(
     if parallel.recompute:
         model = recomputed(model)
     holdings = Holdings(model, stages, axes.stage, axes.pipeline_size, axes.data_size)
-    leaves, exchanges, of_sums = len(layout.leaves), Exchanges(), Arena(xp)
-    sums: list[GradientSum] = [
-        RoundSum(bucket, axes.data, leaves, of_sums, exchanges)
-        if layout.rounds and axes.data is not None
-        else RunSum(bucket, axes.data, leaves, of_sums, layout.runs, whole=parallel.zero == 0)
-        for bucket in holdings.buckets
-    ]
+    sums = _sums(holdings, axes, layout)
     weights: Weights = (
         GatheredWeights(holdings, axes.data, xp)
         if parallel.zero == 3 and axes.data is not None
-        else WholeWeights(holdings, axes.data, xp)
+        else WholeWeights(holdings, axes.data, xp, sliced=parallel.zero > 0)
     )
     return ParallelModel(
         model, holdings, axes, layout, sums, weights, optim or OptimConfig(), arena, timeline
     )
+
+
+def _sums(holdings: Holdings, axes: Axes, layout: Layout) -> list[GradientSum]:
+    """Of the gradient of every bucket."""
+    arena, leaves, runs = Arena(axes.comm.device.xp), len(layout.leaves), layout.runs
+    if layout.rounds and axes.data is not None:
+        exchanges = Exchanges()
+        return [
+            RoundSum(bucket, axes.data, leaves, arena, exchanges) for bucket in holdings.buckets
+        ]
+    whole = layout.parallel.zero == 0
+    shared = shared_roots(axes.data, holdings.buckets, leaves, runs, arena)
+    return [
+        RunSum(bucket, axes.data, leaves, arena, runs, whole, roots)
+        for bucket, roots in zip(holdings.buckets, shared, strict=True)
+    ]
 
 
 def _shared(model: Model, axes: Axes, tiles: int | None, timeline: Timeline) -> Model:

@@ -111,7 +111,9 @@ class ParallelModel:
         buffers = self.weights.gathered_bytes + self.update.landed_bytes
         return Bytes(
             parameters=sum(int(array.nbytes) for array in self.weights.flat.values()),
-            gradients=self.gradients[0].arena.bytes + self._backward.bytes,
+            gradients=self.gradients[0].arena.bytes
+            + self._backward.bytes
+            + sum(total.shared_bytes for total in self.gradients),
             optimizer=self.update.optimizer.bytes,
             activations=self.arena.bytes,
             buffers=buffers + scratch,

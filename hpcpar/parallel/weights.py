@@ -10,7 +10,9 @@ from hpcpar.device import Array
 from hpcpar.nn import Arena
 from hpcpar.nn.model import Tensors
 from hpcpar.parallel.holdings import Holdings, views
+from hpcpar.parallel.shared_buckets import shared_buckets
 from hpcpar.schedule.ring import ring_gather_slices
+from hpcpar.schedule.shared_tree import shared_gather_slices
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -72,12 +74,22 @@ class Weights(ABC):
 
 
 class WholeWeights(Weights):
-    """Every rank has all parameters of its layers; after an update slices are exchanged."""
+    """Every rank has all parameters of its layers; after an update slices are exchanged.
 
-    def __init__(self, holdings: Holdings, comm: "Communicator | None", xp: "ModuleType") -> None:
+    On one node they lie where the other ranks can read them, and copy what is not theirs.
+    """
+
+    def __init__(
+        self, holdings: Holdings, comm: "Communicator | None", xp: "ModuleType", sliced: bool = True
+    ) -> None:
+        """Collective. `sliced`: whether ranks update slices, which the others then need."""
         super().__init__(holdings, comm, xp)
-        for number in holdings.has_weights:
-            self.flat[number] = xp.empty(holdings.buckets[number].size, np.float32)
+        sizes = [holdings.buckets[number].size for number in holdings.has_weights]
+        shared = shared_buckets(comm, sizes) if comm is not None and sliced else None
+        self._shared = dict(zip(holdings.has_weights, shared or (), strict=False))
+        for number, size in zip(holdings.has_weights, sizes, strict=True):
+            own = self._shared.get(number)
+            self.flat[number] = xp.empty(size, np.float32) if own is None else own.local
         found = {i: views(holdings.buckets[i], flat) for i, flat in self.flat.items()}
         self._params = [
             holdings.names_in(layer, [found[i] for i in numbers])
@@ -101,8 +113,12 @@ class WholeWeights(Weights):
             return
         requests = []
         for number in self.holdings.updated:
-            steps = ring_gather_slices(self.rank, self.holdings.buckets[number].slices)
-            out = {"out": self.flat[number]}
+            shared, slices = self._shared.get(number), self.holdings.buckets[number].slices
+            if shared is not None:
+                steps = shared_gather_slices(self.rank, slices)
+            else:
+                steps = ring_gather_slices(self.rank, slices)
+            out = {"out": self.flat[number] if shared is None else shared}
             requests.append(self.comm.irun(steps, out, name="share_weights"))
         for request in requests:
             request.wait()

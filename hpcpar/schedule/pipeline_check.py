@@ -12,7 +12,6 @@ started, and only the end of a schedule waits for sends, where all receives have
 from collections.abc import Sequence
 from itertools import pairwise
 
-from hpcpar.schedule.check import ScheduleError
 from hpcpar.schedule.pipeline_actions import (
     Action,
     Backward,
@@ -21,6 +20,7 @@ from hpcpar.schedule.pipeline_actions import (
     Forward,
 )
 from hpcpar.schedule.pipeline_rules import Found, Stage, rules_of, what_is_wrong
+from hpcpar.schedule.play import ScheduleError
 
 __all__ = ["check_pipeline", "peak_activations"]
 

@@ -10,7 +10,7 @@ Sums are added by the tree over the ranks, as everywhere (schedule/tree.py). Par
 their rank, in the buffer "wide", which may have a wider dtype than the arrays.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 from hpcpar.schedule.exchange import add_up, piece, split, stages
@@ -18,6 +18,7 @@ from hpcpar.schedule.one_shot import tree_over_ranks
 from hpcpar.schedule.steps import OWN, Combine, Copy, Meet, Span, Step
 
 __all__ = [
+    "add_where_they_lie",
     "fetching_allreduce",
     "shared_allgather",
     "shared_allreduce",
@@ -49,7 +50,8 @@ def shared_allreduce(
         steps: list[Step] = [Meet()]
         for i in range(stages((range(count),), block)):
             run = piece(range(count), i, block)
-            steps += _add_up(rank, plan, source, run, Span(landing, run.start, run.stop))
+            landed = Span(landing, run.start, run.stop)
+            steps += add_where_they_lie(plan, _of_ranks(rank, source), run, landed)
         steps.append(Meet())
         return (*steps, *(_local_copy(landing, target, count)))
     mine, others = split(count, size)[rank], _others(rank, size)
@@ -57,7 +59,7 @@ def shared_allreduce(
     for i in range(stages((mine,), block)):
         run = piece(mine, i, block)
         total = Span(target, run.start, run.stop)
-        steps += _add_up(rank, plan, source, run, total)
+        steps += add_where_they_lie(plan, _of_ranks(rank, source), run, total)
         steps += [Copy(Span(target, run.start, run.stop, other), total) for other in others]
     return (*steps, Meet())
 
@@ -102,7 +104,8 @@ def shared_reduce_scatter(
     steps: list[Step] = [Meet()]
     for i in range(stages((mine,), block)):
         run = piece(mine, i, block)
-        steps += _add_up(rank, plan, source, run, Span("out", run.start - start, run.stop - start))
+        total = Span("out", run.start - start, run.stop - start)
+        steps += add_where_they_lie(plan, _of_ranks(rank, source), run, total)
     return (*steps, Meet())
 
 
@@ -131,16 +134,22 @@ def shared_allgather(rank: int, size: int, counts: tuple[int, ...]) -> Steps:
     return (*copies,) if size == 1 else (Meet(), *copies, Meet())
 
 
-def _add_up(rank: int, plan: Plan, source: str, run: range, total: Span) -> list[Step]:
-    """total = the sum of `run` of every rank's `source`, partial sums in "wide"."""
+def add_where_they_lie(
+    plan: Plan, value: Callable[[int, range], Span], run: range, total: Span
+) -> list[Step]:
+    """total = the sum of what `plan` adds, each value read where value(place, run) is.
+
+    Partial sums are in "wide". Without an addition in the plan the only value is copied.
+    """
+    if not plan:
+        return [Copy(total, value(0, run))]
     spans: dict[int, Span] = {}
     free: list[int] = []
     slots = 0
     steps: list[Step] = []
 
-    def operand(position: int) -> Span:
-        whose = OWN if position == rank else position
-        return spans.get(position, Span(source, run.start, run.stop, whose))
+    def operand(place: int) -> Span:
+        return spans[place] if place in spans else value(place, run)
 
     for into, left, right in plan:
         first, second = operand(left), operand(right)
@@ -159,6 +168,15 @@ def _add_up(rank: int, plan: Plan, source: str, run: range, total: Span) -> list
     last = steps[-1]
     assert isinstance(last, Combine)
     return [*steps[:-1], Combine(total, last.left, last.right)]
+
+
+def _of_ranks(rank: int, source: str) -> Callable[[int, range], Span]:
+    """One value a rank: its `source`."""
+
+    def value(place: int, run: range) -> Span:
+        return Span(source, run.start, run.stop, OWN if place == rank else place)
+
+    return value
 
 
 def _others(rank: int, size: int) -> list[int]:

@@ -1,6 +1,7 @@
 """The benchmarks run in their short form, and report what they should."""
 
 import json
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from slurm_cluster import missing
 pytestmark = pytest.mark.timeout(150)
 
 ROOT = Path(__file__).parents[2]
+BLAS = runpy.run_path(str(ROOT / "benchmarks" / "peers" / "loaded_blas.py"))
 
 
 def run(name: str, report: Path, *arguments: str) -> dict:
@@ -44,6 +46,21 @@ def test_collectives(tmp_path):
     assert "<svg" in (tmp_path / "report.svg").read_text()
 
 
+def test_plans(tmp_path):
+    report = run("plans.py", tmp_path / "report.json")
+    (case,) = report["cases"]
+    assert (case["model"], case["ranks"]) == ("slept", 2)
+    rows = case["rows"]
+    assert {"data 2 x pipeline 1, zero 1", "data 1 x pipeline 2, zero-bubble"} <= {
+        row["layout"] for row in rows
+    }
+    for row in rows:
+        assert row["planned"] > 0 and row["measured"] > 0
+        assert row["error"] == abs(row["planned"] / row["measured"] - 1)
+    assert [row["planned"] for row in rows] == sorted(row["planned"] for row in rows)
+    assert case["choice"] >= 1
+
+
 @pytest.mark.slurm  # for what it needs: root and Debian's iproute2
 def test_collectives_over_two_nodes(tmp_path):
     if reason := missing():
@@ -59,6 +76,8 @@ def test_matmul(tmp_path):
     names = {row["algorithm"] for row in report["rows"]}
     assert {"hpcpar, auto", "hpcpar, data", "hpcpar, summa", "hpcpar, auto by messages"} <= names
     assert any(name.startswith("NumPy") for name in names)
+    peers = [name for name in names if name.startswith("ScaLAPACK")]  # where it is installed
+    assert all(" (" in name and "reference BLAS" not in name for name in peers)
     for row in report["rows"]:
         assert row["status"] == "pass" and row["residual"] < 3 and row["measured"] is True
         assert row["gflops"] == pytest.approx(
@@ -67,6 +86,33 @@ def test_matmul(tmp_path):
         if row["words"] is not None:
             assert row["words_measured"] == row["words_predicted"]
     assert "<svg" in (tmp_path / "report.svg").read_text()
+
+
+@pytest.mark.parametrize(
+    ("file", "symbols", "name"),
+    [
+        ("/usr/lib/openblas-serial/libblas.so.3", ["openblas_get_config"], "OpenBLAS"),
+        ("/usr/lib/blis-openmp/libblas.so.3", ["bli_info_get_version_str"], "BLIS"),
+        ("/opt/mkl/libmkl_rt.so.2", ["MKL_Get_Version"], "MKL"),
+        ("/usr/lib/blas/libblas.so.3.11.0", [], "reference BLAS"),
+        ("/opt/arm/libarmpl_lp64.so", [], "libarmpl_lp64"),
+    ],
+)
+def test_the_name_of_a_blas(file, symbols, name):
+    assert BLAS["blas_name"](file, symbols.__contains__) == name
+
+
+def test_the_file_at_an_address():
+    maps = (
+        "7f00-8000 r-xp 00000000 08:01 12   /usr/lib/libblas.so.3\n"
+        "8000-9000 rw-p 00000000 00:00 0\n"
+        "9000-a000 r-xp 00000000 08:01 13   /opt/my libraries/libopenblas.so.0\n"
+    )
+    assert BLAS["file_at"](maps, 0x7FFF) == "/usr/lib/libblas.so.3"
+    assert BLAS["file_at"](maps, 0x9000) == "/opt/my libraries/libopenblas.so.0"
+    for address in (0x8000, 0xA000):
+        with pytest.raises(LookupError):
+            BLAS["file_at"](maps, address)
 
 
 def test_priced_products(tmp_path):
@@ -96,6 +142,17 @@ def test_hashes():
     assert done.returncode == 0, done.stdout + done.stderr
     rows = [line.split("|") for line in done.stdout.splitlines()]
     assert len({(row[1], row[4]) for row in rows}) == 2 < len(rows), "one hash for each promise"
+
+
+@pytest.mark.peers
+def test_training(tmp_path):
+    promises = ["off", "ranks", "layout"]
+    report = run("training.py", tmp_path / "report.json", "--reproducible", *promises)
+    names = [*(f"hpcpar, {promise}" for promise in promises), "PyTorch DDP"]
+    assert list(report["tokens_per_second"]) == names == list(report["medians"])
+    for name, speeds in report["tokens_per_second"].items():
+        assert len(speeds) == report["rounds"] == 1
+        assert report["medians"][name] == speeds[0] > 0
 
 
 @pytest.mark.peers

@@ -149,6 +149,24 @@ def test_a_requeued_job_goes_on_from_its_checkpoint(user: User) -> None:
     assert steps(user.folder(job)) == list(range(1, last + 1))
 
 
+def test_a_job_multiplies_matrices(user: User) -> None:
+    """slurm/matmul.sbatch, which is submitted from the repository's folder."""
+    output, root = user.home / "matmul.out", SCRIPT.parents[1]
+    shape = ["--nodes=2", "--ntasks-per-node=2", f"--output={output}"]
+    case = ["--cases", "300,200,100", "--rounds", "1"]
+    job = user.slurm.submit(
+        *shape, str(SCRIPT.with_name("matmul.sbatch")), *case, cwd=root, environ=user.environ
+    )
+    end = user.slurm.wait(job, timeout=90)
+    assert (end.state, end.status) == ("COMPLETED", 0), output.read_text()
+    report = json.loads(
+        (user.home / "scratch" / "benchmarks" / str(job) / "matmul.json").read_text()
+    )
+    (row,) = [row for row in report["rows"] if row["algorithm"] == "hpcpar, auto"]
+    assert (row["ranks"], row["m"], row["n"], row["k"]) == (4, 300, 200, 100)
+    assert row["status"] == "pass" and row["words_measured"] == row["words_predicted"]
+
+
 def test_every_rank_sees_all_gpus_of_its_node(user: User) -> None:
     package = user.home / "hpcpar"
     package.mkdir()

@@ -12,7 +12,7 @@ from hpcpar.linalg.cost import choose, price
 from hpcpar.linalg.grids import Plan, candidates, family
 from hpcpar.linalg.layout import length
 from hpcpar.linalg.machine import Machine
-from hpcpar.linalg.memory import Places, Problem
+from hpcpar.linalg.problem import Places, Problem
 
 SIZES = st.integers(0, 30)
 GRIDS = st.tuples(st.integers(1, 4), st.integers(1, 4), st.integers(1, 4))
