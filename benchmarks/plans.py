@@ -1,6 +1,7 @@
 """Plans against what is measured: how far off the seconds are, and how good the first choice is.
 
     python benchmarks/plans.py                # a GPT on 2 ranks; slept layers on 2, 4 and 8
+    python benchmarks/plans.py --reproducible layout   # tensor and context ranks too; GPT only
     python benchmarks/plans.py --bytes        # what ranks hold: a GPT on 4 ranks
     python benchmarks/plans.py --short
 
@@ -27,14 +28,18 @@ LIMIT = 400  # seconds for one launch
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=5)
+    parser.add_argument("--reproducible", default="ranks", help="layout: all axes, in tiles")
     parser.add_argument("--bytes", action="store_true", help="tell bytes, not seconds")
     parser.add_argument("--short", action="store_true", help="slept layers on 2 ranks, 2 steps")
     parser.add_argument("--json", type=Path, default=Path("results/plans.json"))
     options = parser.parse_args()
     console, cases = Console(width=120), []
     chosen = [("gpt", 4)] if options.bytes else CASES
+    if options.reproducible == "layout":
+        chosen = [case for case in chosen if case[0] == "gpt"]
     for kind, ranks in [("slept", 2)] if options.short else chosen:
         arguments = ["--kind", kind, "--steps", 2 if options.short else options.steps]
+        arguments += ["--reproducible", options.reproducible]
         if options.short:
             arguments += ["--layers", 4, "--forward", 0.001, "--backward", 0.002]
         rows = json_lines(launch(mpirun(ranks, PEERS / "planned_layouts.py", *arguments), LIMIT))

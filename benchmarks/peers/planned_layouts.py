@@ -24,9 +24,10 @@ from hpcpar.nn import Model, gpt
 from hpcpar.nn.footprint import Footprint, floats
 from hpcpar.nn.losses import SquaredError
 from hpcpar.optim import OptimConfig
-from hpcpar.parallel import BatchConfig, ParallelModel, parallelize
+from hpcpar.parallel import BatchConfig, ParallelConfig, ParallelModel, parallelize
 from hpcpar.parallel.figures import measure_figures
 from hpcpar.parallel.plan import Plan, describe, plan_layouts
+from hpcpar.parallel.shares import lone_model
 
 GPT = {"layers": 4, "heads": 4, "width": 256, "context": 256, "vocabulary": 256}
 
@@ -56,6 +57,7 @@ class PlannedSleep(Sleeping):
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kind", choices=("gpt", "slept"), default="gpt")
+    parser.add_argument("--reproducible", default="ranks", help="layout: all axes, in tiles")
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--layers", type=int, default=16, help="of the slept model")
     parser.add_argument("--parameters", type=int, default=1 << 16, help="of each of them")
@@ -65,9 +67,12 @@ def main() -> None:
     with hpcpar.Communicator(device="cpu") as comm:
         plain, part, batch = made(options)
         optim = OptimConfig()
-        figures = measure_figures(plain, batch.micro, optim, comm)
-        plans = chosen(plan_layouts(plain, batch, optim, comm.size, figures), options.kind)
-        runs = [Run(plain, plan, batch, comm, part) for plan in plans]
+        kept = options.reproducible
+        alone = lone_model(plain, ParallelConfig.tiles if kept == "layout" else None)
+        figures = measure_figures(alone, batch.micro, optim, comm)
+        plans = plan_layouts(plain, batch, optim, comm.size, figures, reproducible=kept)
+        plans = chosen(plans, options.kind)
+        runs = [Run(plain, plan, batch, comm, part, kept) for plan in plans]
         for _ in range(options.steps + 1):
             for run in runs:
                 run.step()
@@ -114,11 +119,19 @@ class Run:
     """A layout that is trained."""
 
     def __init__(
-        self, plain: Model, plan: Plan, batch: BatchConfig, comm: hpcpar.Communicator, part: Any
+        self,
+        plain: Model,
+        plan: Plan,
+        batch: BatchConfig,
+        comm: hpcpar.Communicator,
+        part: Any,
+        reproducible: str,
     ) -> None:
         parallel = plan.layout.parallel
         self.mesh = hpcpar.Mesh(comm, **parallel.sizes(comm.size))
-        self.model: ParallelModel = parallelize(plain, self.mesh, parallel, batch)
+        self.model: ParallelModel = parallelize(
+            plain, self.mesh, parallel, batch, reproducible=reproducible
+        )
         self.model.initialize(0)
         self.comm, self.part, self.samples = comm, part, np.arange(batch.size)
         self.seconds: list[float] = []
