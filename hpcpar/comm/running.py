@@ -88,7 +88,8 @@ class Running:
                 raise ValueError(
                     f"{name}: {key} has {array.size} elements, the schedule {program.extents[key]}"
                 )
-            if key in program.shared and not self._reaches_all(buffers[key]):
+        for key in sorted(program.shared):
+            if not self._reaches_all(buffers.get(key)):
                 raise ValueError(f"{name}: {key} is no symmetric array of these ranks on one node")
         if len({(type(array), array.dtype) for array in arrays.values()}) > 1:
             raise ValueError(f"{name}: the buffers differ in dtype, or not all are on one device")

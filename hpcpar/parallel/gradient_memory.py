@@ -11,6 +11,7 @@ from hpcpar.parallel.gradients import UNDER_WAY
 from hpcpar.parallel.holdings import Holdings
 from hpcpar.parallel.layout import Layout
 from hpcpar.parallel.leaves import Slot
+from hpcpar.parallel.shared_buckets import most_roots
 from hpcpar.schedule.pipeline_actions import Action, Backward, BackwardWeight
 from hpcpar.schedule.shape import roots
 
@@ -29,11 +30,12 @@ class _Lent:
 
 
 def gradient_elements(
-    layout: Layout, holdings: Holdings, actions: Sequence[Action], rank: int
+    layout: Layout, holdings: Holdings, actions: Sequence[Action], rank: int, in_place: bool
 ) -> int:
     """Elements of all arrays of the sums, and of the room beside them, on this data-parallel rank.
 
-    With rounds, exchanges are taken to be under way as long as they may be.
+    `in_place`: whether the ranks read each other's roots where they lie. With rounds, exchanges are
+    taken to be under way as long as they may be.
     """
     slots, lent = layout.slots[rank], _Lent()
     backwards = [a for a in actions if isinstance(a, Backward | BackwardWeight)]
@@ -45,7 +47,7 @@ def gradient_elements(
         rounds.put(0)
         rounds.settle(0)
     else:
-        _runs(layout, holdings, backwards, rank, lent)
+        _runs(layout, holdings, backwards, rank, lent, in_place)
     sizes = [bucket.size for bucket in holdings.buckets]
     several = any(slot.micro >= 0 and not slot.first for slot in slots)
     each = [sum(sizes[i] for i in of) for of in holdings.gradients_of]
@@ -59,10 +61,16 @@ def _runs(
     backwards: Sequence[Backward | BackwardWeight],
     rank: int,
     lent: _Lent,
+    in_place: bool,
 ) -> None:
-    """`RunSum`. All buckets of a stage go through the same: they need not be taken one by one."""
+    """`RunSum`. All buckets of a stage go through the same: they need not be taken one by one.
+
+    Roots that others read have rooms, as many on each rank; arrays are lent beyond them.
+    """
     slots, run, leaves = layout.slots[rank], layout.runs[rank], len(layout.leaves)
-    sliced = layout.data > 1 and layout.parallel.zero > 0  # a whole sum takes a root's place
+    rooms = most_roots(layout.runs, leaves) if in_place and layout.data > 1 else 0
+    # A whole sum, and a slice that is added in place, takes a root's place.
+    apart = layout.data > 1 and layout.parallel.zero > 0 and not in_place
     window = UNDER_WAY + 1 if layout.at_once else 1  # layers whose gradients are not in leaves yet
     alike = {stage: _alike(holdings, layers, window) for stage, layers in holdings.stages.items()}
     results = {
@@ -73,20 +81,24 @@ def _runs(
         )
         for stage, layers in holdings.stages.items()
     }
-    held = dict.fromkeys(holdings.stages, 0)  # arrays of each bucket of a stage
+    for sizes in alike.values():
+        for size, (count, _) in sizes.items():
+            lent.change(size, rooms * count)
+    held = dict.fromkeys(holdings.stages, 0)  # arrays of each bucket of a stage, beside its rooms
     for action in backwards:
         slot, stage = slots[action.micro], action.stage
         before = during = after = held[stage]
         if slot.micro >= 0:
             sums = roots(run.start, slot.leaf, leaves)
-            during = sums + 1 + (layout.at_once and not slot.first)
-            after = roots(run.start, slot.leaf + 1, leaves) if slot.last else sums + 1
+            then = roots(run.start, slot.leaf + 1, leaves) if slot.last else sums + 1
+            during = max(0, sums + 1 - rooms) + (layout.at_once and not slot.first)
+            after = max(0, then - rooms)
         for size, (count, together) in alike[stage].items():
             others = (count - together) * max(before, after)
             now = lent.now[size]
             lent.change(size, others + together * during - count * before)
             lent.now[size] = now + count * (after - before)
-        if slot.ends and sliced:
+        if slot.ends and apart:
             for size, count in results[stage].items():
                 lent.change(size, count)
         held[stage] = after

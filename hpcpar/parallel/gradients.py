@@ -26,7 +26,6 @@ from hpcpar.tree import Subtotals
 if TYPE_CHECKING:
     from hpcpar.comm import Communicator
     from hpcpar.comm.request import Request
-    from hpcpar.comm.symmetric import Symmetric
 
 __all__ = ["UNDER_WAY", "Exchanges", "GradientSum", "RoundSum", "RunSum", "sum_steps"]
 
@@ -133,16 +132,14 @@ class RunSum(GradientSum):
         if self.comm is None:  # the root is the sum
             (self.result,) = roots
             return
-        buffers: dict[str, Array | Symmetric]
-        if self._shared is not None:
+        if self._shared is not None:  # in the first root's place
             self._shared.settle(roots)
-            buffers = {"roots": self._shared.memory}
-            roots = []
-        else:
-            buffers = {f"root{i}": root for i, root in enumerate(roots)}
-        if self.whole and self._shared is not None:
-            self.result = self._shared.memory.local[: self.bucket.size]
-        elif self.whole and roots:  # in the first root's place
+            memory = self._shared.memory
+            self.result = memory.local[self.run.start : self.run.stop]
+            self._request = self.comm.irun(self._steps, {"roots": memory}, name="reduce_gradients")
+            return
+        buffers = {f"root{i}": root for i, root in enumerate(roots)}
+        if self.whole and roots:  # in the first root's place
             self.result = buffers["out"] = roots[0]
             del buffers["root0"]
         else:

@@ -58,6 +58,7 @@ def plan_bytes(
     stage: int,
     data_rank: int,
     host: bool = True,
+    in_place: bool = True,
 ) -> Bytes:
     """The bytes of the rank at a place of the mesh.
 
@@ -66,6 +67,7 @@ def plan_bytes(
             the context axis, `recomputed`).
         stages: the layers of every virtual stage.
         host: whether it computes on a CPU.
+        in_place: whether data-parallel ranks read each other's memory: on one node.
 
     Gradients and buffers are the most that there can be: sums of many layers may be under way at a
     time, or not.
@@ -86,7 +88,7 @@ def plan_bytes(
     pieces = [piece.size for i in holdings.updated for piece in holdings.buckets[i].pieces(own[i])]
     return Bytes(
         parameters=ITEM * sum(held[i] for i in holdings.has_weights),
-        gradients=ITEM * gradient_elements(layout, holdings, actions, data_rank),
+        gradients=ITEM * gradient_elements(layout, holdings, actions, data_rank, in_place),
         optimizer=optimizer_bytes(optim, pieces, host),
         activations=_activations(
             model,

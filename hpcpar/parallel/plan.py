@@ -128,10 +128,11 @@ class _Planner:
 
     def _bytes(self, layout: Layout, stages: Sequence[range]) -> Bytes:
         """Of the rank that needs most."""
+        in_place = self._host and not self._figures.overlap  # that is inside a node
         needs = [
             plan_bytes(
                 share[layout.parallel.recompute], layout, stages, self._optim, stage, rank,
-                self._host,
+                self._host, in_place,
             )
             for share in self._shares(layout)
             for stage in range(layout.pipeline)

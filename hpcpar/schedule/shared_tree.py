@@ -26,8 +26,9 @@ def shared_tree_sum(
     """Rank j adds up slice j of all ranks' roots, by the tree: the bits of `tree_allreduce`.
 
     Before, a rank has the roots of its run of leaves one after the other in its symmetric "roots".
-    Afterwards it has its slice of the sum, as the whole of "out"; or, if `whole`, all of it in the
-    first root's place (whether it had a root or not), where every rank writes its slice.
+    Afterwards its slice of the sum is in the first root's place (whether it had a root or not); if
+    `whole`, so are those of all others, each written by its rank. No sum needs room of its own:
+    between the meetings nobody but rank j touches slice j of any root, on any rank.
     """
     trees = [subtrees(run.start, run.stop, leaves) for run in runs]
     owners = [(owner, n) for owner, own in enumerate(trees) for n in range(len(own))]
@@ -42,9 +43,7 @@ def shared_tree_sum(
     steps: list[Step] = [Meet()]
     blocks = [piece(mine, i, block) for i in range(stages((mine,), block))]
     for run in blocks or [mine]:
-        total = Span("out", run.start - mine.start, run.stop - mine.start)
-        if whole:
-            total = Span("roots", run.start, run.stop)
+        total = Span("roots", run.start, run.stop)
         if run:
             steps += add_where_they_lie(plan, root, run, total)
         if whole:  # an empty slice too: all ranks say that they write into the others

@@ -53,10 +53,16 @@ SHARED = [  # tensor, sequence, context, pipeline, zero, recompute, leaves
 
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: "-".join(map(str, layout)))
-def test_planned_is_what_is_there(comm, layout):
+@pytest.mark.parametrize("in_place", [True, False], ids=["in-place", "messages"])
+def test_planned_is_what_is_there(comm, layout, in_place, monkeypatch):
     pipeline, schedule, zero, again, leaves = layout
+    if not in_place:
+        if zero > 1:
+            pytest.skip("gradients travel anyway")
+        monkeypatch.setattr("hpcpar.parallel.shared_buckets.shared_buckets", lambda *_: None)
+        monkeypatch.setattr("hpcpar.parallel.weights.shared_buckets", lambda *_: None)
     parallel = ParallelConfig(pipeline=pipeline, schedule=schedule, zero=zero, recompute=again)
-    check(comm, parallel, leaves)
+    check(comm, parallel, leaves, in_place=in_place)
 
 
 @pytest.mark.parametrize("reproducible", ["ranks", "layout"])
@@ -75,7 +81,7 @@ def test_planned_is_what_tiles_take_on_unshared_layers(comm, again):
     check(comm, ParallelConfig(recompute=again), 5, "layout")
 
 
-def check(comm, parallel, leaves, reproducible="ranks"):
+def check(comm, parallel, leaves, reproducible="ranks", in_place=True):
     """Plan a layout, train two steps with it, and compare."""
     only_on(comm.size, 1, 2, 4)
     if comm.size % (parallel.pipeline * parallel.tensor * parallel.context):
@@ -93,7 +99,7 @@ def check(comm, parallel, leaves, reproducible="ranks"):
     axes, layout = model.axes, Layout(parallel, batch, comm.size, reproducible)
     planned = plan_bytes(
         trained_model(plain, layout, axes.tensor_rank, axes.context_rank), layout,
-        model.holdings.every, optim, axes.stage, axes.data_rank,
+        model.holdings.every, optim, axes.stage, axes.data_rank, in_place=in_place,
     )  # fmt: skip
     found = model.bytes()
     mesh.close()
