@@ -1,7 +1,7 @@
 """Draws who holds what: bars of a model's elements, and arrays that are cut along an axis."""
 
 from collections.abc import Mapping, Sequence
-from itertools import product
+from itertools import pairwise, product
 from pathlib import Path
 
 __all__ = ["RANKS", "Part", "draw_arrays", "draw_bars"]
@@ -18,12 +18,14 @@ def draw_bars(
     columns: Mapping[str, Sequence[Mapping[str, Sequence[tuple[range, bool]]]]],
     ends: Sequence[int],
     path: Path,
+    words: Sequence[str] = (),
 ) -> None:
     """A column of ranks for each layout, a bar for each thing that a rank has.
 
     Args:
         columns: by layout and rank, what is held of each thing, in elements; and whether it stays.
         ends: of the layers, in the elements of a whole bar.
+        words: for the layers, beneath them.
     """
     import matplotlib as mpl
     from matplotlib.figure import Figure
@@ -48,14 +50,16 @@ def draw_bars(
             axes.set_title(name, fontsize=9)
             axes.set_xlim(0, size)
             axes.set_ylim(ranks - 0.5, -0.5)
-            axes.set_xticks([])
-            axes.tick_params(axis="y", length=0, labelsize=7.5)
+            middles = [(start + end) / 2 for start, end in pairwise((0, *ends))]
+            axes.set_xticks(middles[: len(words)], words)
+            axes.tick_params(length=0, labelsize=7.5)
             for side in axes.spines.values():
                 side.set_visible(False)
         rows = list(product(range(ranks), range(len(things))))
+        names = f": {things[0]}" if len(things) > 1 else ""
         panels[0].set_yticks(
             [rank - 0.4 + (n + 0.42) * height for rank, n in rows],
-            [things[n] if n else f"rank {rank}: {things[n]}" for rank, n in rows],
+            [things[n] if n else f"rank {rank}{names}" for rank, n in rows],
         )
         figure.savefig(path, dpi=150, metadata={"Date": None} if path.suffix == ".svg" else {})
 

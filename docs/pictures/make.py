@@ -5,6 +5,7 @@ from pathlib import Path
 
 from context_axis import draw_context_axis
 from data_axis import draw_data_axis
+from pipeline_axis import draw_pipeline_axis
 from tensor_axis import draw_tensor_axis
 
 from hpcpar.linalg.grids import Plan
@@ -74,5 +75,5 @@ for name in PIPELINES:
         HERE / f"pipeline_{name.replace('-', '_')}.svg",
         title=f"{name}, 4 ranks, 8 micro-batches",
     )
-for draw_axis in (draw_data_axis, draw_tensor_axis, draw_context_axis):
+for draw_axis in (draw_data_axis, draw_pipeline_axis, draw_tensor_axis, draw_context_axis):
     draw_axis(HERE)

@@ -9,7 +9,7 @@ from noted import Compute, Entry, Start
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["COLOURS", "draw_steps"]
+__all__ = ["COLOURS", "Bar", "draw_steps", "draw_timed"]
 
 COLOURS = {
     "forward": "#2f6fc9", "backward": "#d96f22", "input gradient": "#d96f22",
@@ -18,6 +18,7 @@ COLOURS = {
 LIGHT = {
     "sum of gradients": "#e9c46a", "weights": "#a9cdf0",
     "sum": "#e9c46a", "rows brought together": "#a9cdf0",
+    "activation": "#a9cdf0", "gradient": "#e9c46a",
 }  # fmt: skip
 COLOURS |= LIGHT
 WIDTH = 9.0  # inches of the picture
@@ -38,23 +39,30 @@ def draw_steps(
         label: the kind (of COLOURS) and the word of a transfer.
         unit: of time; so many `elements` are sent in one, one transfer after the other.
     """
+    timed = {name: _time(log, label, elements) for name, log in rows.items()}
+    draw_timed(timed, path, title, unit)
+
+
+def draw_timed(
+    timed: Mapping[str, tuple[Sequence[Bar], Sequence[Bar]]], path: Path, title: str, unit: str
+) -> None:
+    """A row for each of `timed`: the bars of what is computed, and of what is sent."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
     from matplotlib.patches import Patch
 
-    timed = {name: _time(log, label, elements) for name, log in rows.items()}
     end = max(bar[1] for above, beneath in timed.values() for bar in (*above, *beneath))
     points = (WIDTH - 1.3) * 72 / end
     with mpl.rc_context({"font.size": 9, "svg.fonttype": "none", "svg.hashsalt": "hpcpar"}):
-        figure = Figure(figsize=(WIDTH, 1.1 + 0.66 * len(rows)), layout="constrained")
+        figure = Figure(figsize=(WIDTH, 1.1 + 0.66 * len(timed)), layout="constrained")
         axes = figure.add_subplot()
         for row, (above, beneath) in enumerate(timed.values()):
             axes.axhspan(row - 0.42, row + 0.42, color="#f4f4f1", linewidth=0, zorder=0)
             _bars(axes, above, row - 0.36, 0.38, points)
             _bars(axes, beneath, row + 0.05, 0.3, points)
-        axes.set_ylim(len(rows) - 0.5, -0.5)
+        axes.set_ylim(len(timed) - 0.5, -0.5)
         axes.set_xlim(0, end * 1.005)
-        axes.set_yticks(range(len(rows)), list(rows))
+        axes.set_yticks(range(len(timed)), list(timed))
         axes.tick_params(axis="y", length=0)
         axes.set_xlabel(f"time, in {unit}")
         for side in ("top", "right", "left"):

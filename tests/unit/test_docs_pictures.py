@@ -33,6 +33,19 @@ def test_data_parallel_pictures(tmp_path):
     assert sent == pytest.approx([2 / 2, 2 / 2, 3 / 2, 6 / 2], rel=0.02)
 
 
+def test_pipeline_pictures(tmp_path):
+    import pipeline_axis
+
+    pipeline_axis.draw_pipeline_axis(tmp_path)
+    for name in ("pipeline_held", "pipeline_step"):
+        assert "rank 2" in (tmp_path / f"{name}.svg").read_text()
+    held = [pipeline_axis.held_layers(own) for own in pipeline_axis.LAYOUTS.values()]
+    assert held == [[[0, 1, 2], [3, 4], [5, 6, 7]], [[0, 1, 4], [2, 5], [3, 6, 7]]]
+    sent = [[kind for _, _, kind, _ in beneath] for _, beneath in pipeline_axis.step_bars()]
+    ends, middle = [[kind] * 4 for kind in ("activation", "gradient")], sorted(sent[1])
+    assert [sent[0], sent[2], middle] == [*ends, ends[0] + ends[1]]
+
+
 def test_tensor_parallel_pictures(tmp_path):
     import tensor_axis
     from noted import Start
