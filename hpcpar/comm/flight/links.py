@@ -32,6 +32,14 @@ class Line:
         sent = socket.send_fds(self.socket, [data], descriptors) if descriptors else 0
         self.socket.sendall(data[sent:])
 
+    def offer(self, message: Message) -> bool:
+        """`send`; False when the other end does not take it."""
+        try:
+            self.send(message)
+        except OSError:
+            return False
+        return True
+
     def receive(self) -> list[Message]:
         """The messages that have arrived whole. Raises EOFError when the other end is gone."""
         try:

@@ -18,19 +18,18 @@ from typing import Any
 
 from hpcpar.comm.flight.folder import sweep
 from hpcpar.comm.flight.layout import read_ranges
-from hpcpar.comm.flight.links import Line, Message, peer, proof
+from hpcpar.comm.flight.links import Line, Message, peer
 from hpcpar.comm.flight.node import LocalRank, Node
-from hpcpar.comm.flight.rows import Row, from_json, missing_row, to_json
+from hpcpar.comm.flight.rows import Row, missing_row, to_json
+from hpcpar.comm.flight.star import Star, reach
 from hpcpar.comm.flight.table import table
 from hpcpar.comm.flight.verdict import Key, find_call, verdict
 
 __all__ = ["Watcher", "main"]
 
 POLL = 0.25  # seconds between two looks at the recorders
-ROWS_LIMIT = 3.0  # seconds for the rows of other nodes
 FRESH = 10.0  # seconds for which a story is told to others
-START_LIMIT = 3.0  # seconds for ranks and nodes to come
-CONNECT_LIMIT = 5.0  # seconds to reach the head
+START_LIMIT = 3.0  # seconds for ranks to come
 
 
 class Story:
@@ -57,42 +56,37 @@ class Watcher:
     """Args: what `start_watcher` has written on the standard input."""
 
     def __init__(self, config: dict[str, Any]) -> None:
-        self.token: str = config["token"]
         self.folder = Path(config["folder"]) if config["folder"] else None
         self.everybody = read_ranges(config["everybody"])
         self.node = Node(dict(config["ranks"]), config["watch"])
         self.number: int = config["node"]
+        self.token: str = config["token"]
         self.selector = selectors.EpollSelector()
-        self.star = selectors.EpollSelector()  # a part of it: the lines to other nodes
-        self.selector.register(self.star, selectors.EVENT_READ, lambda _: self._turn(self.star, 0))
         self.newcomers = socket.socket(fileno=config["rank_socket"])
-        self.door: socket.socket | None = None
-        self.others: int = config["others"]  # nodes whose watchers call the head
-        self.nodes: dict[Line, str] = {}  # those that have, with a nonce until it is answered
-        if config["head_socket"] is not None:
-            self.door = socket.socket(fileno=config["head_socket"])
-            self.door.settimeout(0.1)
-            self.star.register(self.door, selectors.EVENT_READ, self._greet_node)
+        door = config["head_socket"]
+        door = None if door is None else socket.socket(fileno=door)
+        self.star = Star(self.token, door, config["others"])
+        self.selector.register(self.star.selector, selectors.EVENT_READ, lambda _: self.star.turn())
         self.head: Line | None = None  # the line to the head, where that is another watcher
         self.head_at = config["head"]
         self.asked: dict[int, Line] = {}  # ranks that wait for an answer of the head
-        self.backlog: list[tuple[Line, Message]] = []  # from other nodes
-        self.arrived: dict[Line, list[Row]] = {}
         self.story: Story | None = None  # the last one
-        self.collected = 0
         self.wrong = False
         self.born = time.monotonic()
 
     def run(self) -> None:
         """Watch until the ranks are gone."""
         self._greet_all()
-        if self.door is None and self.head_at:
-            self.head = self._reach(*self.head_at)
+        if self.star.door is None and self.head_at:
+            self.head = reach(self.token, self.number, *self.head_at)
+            if self.head is not None:
+                self.selector.register(self.head, selectors.EVENT_READ, self._hear_head)
         looked, swept = time.monotonic(), False
         while not self.node.over(time.monotonic() - self.born):
-            self._turn(self.selector, POLL)
-            while self.backlog:
-                self._hear_node(*self.backlog.pop(0))
+            for key, _ in self.selector.select(POLL):
+                key.data(key.fileobj)
+            while self.star.heard:
+                self._hear_node(*self.star.heard.pop(0))
             now = time.monotonic()
             if now - looked >= POLL:
                 # Time in which this process did not run either is not counted as anybody's wait.
@@ -103,10 +97,6 @@ class Watcher:
                 swept = True
         if not self.wrong and self.node.all_left:
             self.node.remove_files()
-
-    def _turn(self, selector: selectors.BaseSelector, limit: float) -> None:
-        for key, _ in selector.select(limit):
-            key.data(key.fileobj)
 
     # Ranks of this node.
 
@@ -161,72 +151,24 @@ class Watcher:
             return
         rank, key = found
         if self.head is not None and rank.told == 1:
-            self._send(self.head, {"hang": key, "rank": rank.rank})
+            self.head.offer({"hang": key, "rank": rank.rank})
         else:
             self._end_hang(rank.rank, key)
 
     def _ask(self, rank: LocalRank, key: Key) -> None:
-        if self.head is not None and self._send(self.head, {"ask": key, "rank": rank.rank}):
+        if self.head is not None and self.head.offer({"ask": key, "rank": rank.rank}):
             self.asked[rank.rank] = rank.line
         else:
-            self._send(rank.line, self._story(rank.rank, key))
+            rank.line.offer(self._story(rank.rank, key))
 
     # Other nodes.
 
-    def _reach(self, hosts: list[str], port: int) -> Line | None:
-        """A line to the head, if it can be had."""
-        for host in hosts:
-            with contextlib.suppress(OSError, EOFError, LookupError, TypeError):
-                line = Line(socket.create_connection((host, port), CONNECT_LIMIT / len(hosts)))
-                nonce = line.receive()[0]["nonce"]
-                mine = os.urandom(16).hex()
-                line.send({"proof": proof(self.token, nonce, f"node {self.number}"),
-                           "node": self.number, "nonce": mine})  # fmt: skip
-                if line.receive()[0]["proof"] == proof(self.token, mine, "head"):
-                    self.selector.register(line, selectors.EVENT_READ, self._hear_head)
-                    return line
-                line.close()
-        return None
-
-    def _greet_node(self, _: object) -> None:
-        assert self.door is not None
-        try:
-            connection, _ = self.door.accept()
-        except OSError:
-            return
-        line, nonce = Line(connection), os.urandom(16).hex()
-        self.nodes[line] = nonce
-        self.star.register(line, selectors.EVENT_READ, self._read_node)
-        self._send(line, {"nonce": nonce})
-
-    def _read_node(self, line: Any) -> None:
-        try:
-            self.backlog += [(line, message) for message in line.receive()]
-        except EOFError:
-            self._drop(line)
-
     def _hear_node(self, line: Line, message: Message) -> None:
-        if line not in self.nodes:
-            return
-        if nonce := self.nodes[line]:
-            wanted = proof(self.token, nonce, f"node {message.get('node')}")
-            if message.get("proof") != wanted:
-                self._drop(line)
-                return
-            self.nodes[line] = ""
-            self._send(line, {"proof": proof(self.token, str(message.get("nonce")), "head")})
-        elif "hang" in message:
+        if "hang" in message:
             self._end_hang(message["rank"], _key(message["hang"]))
         elif "ask" in message:
             rank = message["rank"]
-            self._send(line, {**self._story(rank, _key(message["ask"])), "rank": rank})
-        elif message.get("rows") is not None and message["number"] == self.collected:
-            self.arrived[line] = [from_json(row) for row in message["rows"]]
-
-    def _drop(self, line: Line) -> None:
-        if self.nodes.pop(line, None) is not None:
-            self.star.unregister(line)
-            line.close()
+            line.offer({**self._story(rank, _key(message["ask"])), "rank": rank})
 
     def _hear_head(self, line: Any) -> None:
         try:
@@ -238,52 +180,21 @@ class Watcher:
         for message in messages:
             if "collect" in message:
                 rows = [to_json(row) for row in self.node.rows()]
-                self._send(line, {"rows": rows, "number": message["collect"]})
+                line.offer({"rows": rows, "number": message["collect"]})
             elif "end" in message:
                 self.wrong = True
                 self.node.end()
             elif "sentence" in message and message["rank"] in self.asked:
-                self._send(self.asked.pop(message["rank"]), message)
-
-    def _send(self, line: Line, message: Message) -> bool:
-        try:
-            line.send(message)
-        except OSError:
-            return False
-        return True
+                self.asked.pop(message["rank"]).offer(message)
 
     # What only the head does, or one that is alone.
 
-    def _linked(self) -> list[Line]:
-        return [line for line, nonce in self.nodes.items() if not nonce]
-
     def _rows(self) -> list[Row]:
         """The rows of all ranks of the job, as far as they can be had."""
-        while len(self._linked()) < self.others and time.monotonic() - self.born < START_LIMIT:
-            self._hear_star(0.1, "proof")
-        self.collected += 1
-        self.arrived = {}
-        message = {"collect": self.collected}
-        asked = [line for line in self._linked() if self._send(line, message)]
-        rows = {row.rank: row for row in self.node.rows()}
-        deadline = time.monotonic() + ROWS_LIMIT
-        while any(line in self.nodes and line not in self.arrived for line in asked):
-            if (left := deadline - time.monotonic()) <= 0:
-                break
-            self._hear_star(left, "rows")
-        for more in self.arrived.values():
-            rows.update((row.rank, row) for row in more)
+        asked = self.star.ask_for_rows()
+        here = self.node.rows()  # while the others look at theirs
+        rows = {row.rank: row for row in [*here, *self.star.rows(asked)]}
         return [rows.get(rank) or missing_row(rank) for rank in self.everybody]
-
-    def _hear_star(self, limit: float, kind: str) -> None:
-        """Hear messages of one kind from other nodes, and leave the others for later."""
-        self._turn(self.star, limit)
-        backlog, self.backlog = self.backlog, []
-        for line, message in backlog:
-            if kind in message:
-                self._hear_node(line, message)
-            else:
-                self.backlog.append((line, message))
 
     def _story(self, rank: int, key: Key) -> Message:
         """Sentence and table for a rank that waited in vain; ranks of one hang get the same."""
@@ -312,8 +223,7 @@ class Watcher:
         if self.folder is not None:  # standard error may be anywhere
             with contextlib.suppress(OSError):
                 (self.folder / "hang.txt").write_text(text)
-        for line in list(self.nodes):
-            self._send(line, {"end": True})
+        self.star.end()
         self.node.end()
 
 
