@@ -89,7 +89,8 @@ class _Stages:
             effect.take(needs.saved + self.message(number + 1))
         if stage == len(self._stages) - 1:
             loss = self._model.loss_function
-            assert isinstance(loss, PlannedLoss), f"no footprint of {loss}"
+            if not isinstance(loss, PlannedLoss):
+                raise ValueError(f"there is no plan with a {type(loss).__name__}")
             effect.over(loss.scratch(self.shapes[-1]))
         return effect
 

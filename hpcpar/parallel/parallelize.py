@@ -10,6 +10,7 @@ from hpcpar.optim import OptimConfig
 from hpcpar.parallel.axes import Axes
 from hpcpar.parallel.config import BatchConfig, ParallelConfig
 from hpcpar.parallel.costs import measure_layers
+from hpcpar.parallel.fits import check_fits
 from hpcpar.parallel.gradients import Exchanges, GradientSum, RoundSum, RunSum
 from hpcpar.parallel.holdings import Holdings
 from hpcpar.parallel.layout import Layout
@@ -55,12 +56,13 @@ def parallelize(
     )  # fmt: skip
     layout, axes = Layout(parallel, batch, mesh.comm.size, reproducible), Axes(mesh, parallel)
     xp, arena, timeline = mesh.comm.device.xp, Arena(mesh.comm.device.xp), Timeline()
-    stages = _stages(model, layout, mesh.comm)
+    plain, stages, optim = model, _stages(model, layout, mesh.comm), optim or OptimConfig()
 
     # Each idea below takes what the one before has made, and knows nothing of the others.
     model = _shared(model, axes, layout.tiles, timeline)
     if parallel.recompute:
         model = recomputed(model)
+    check_fits(plain, model, layout, stages, optim, axes)
     holdings = Holdings(model, stages, axes.stage, axes.pipeline_size, axes.data_size)
     sums = _sums(holdings, axes, layout)
     weights: Weights = (
@@ -68,9 +70,7 @@ def parallelize(
         if parallel.zero == 3 and axes.data is not None
         else WholeWeights(holdings, axes.data, xp, sliced=parallel.zero > 0)
     )
-    return ParallelModel(
-        model, holdings, axes, layout, sums, weights, optim or OptimConfig(), arena, timeline
-    )
+    return ParallelModel(model, holdings, axes, layout, sums, weights, optim, arena, timeline)
 
 
 def _sums(holdings: Holdings, axes: Axes, layout: Layout) -> list[GradientSum]:

@@ -8,9 +8,13 @@ from long import only_on
 from small_models import small_model
 
 import hpcpar
+from hpcpar.device import Device
+from hpcpar.errors import UserError
 from hpcpar.fingerprint import weights_sha256
 from hpcpar.optim import OptimConfig, clip_scale
 from hpcpar.parallel import BatchConfig, ParallelConfig, parallelize
+from hpcpar.parallel.layout import Layout
+from hpcpar.parallel.memory import plan_bytes
 from hpcpar.parallel.state import collect, collect_state, compare_copies, spread
 
 pytestmark = pytest.mark.mpi
@@ -196,6 +200,25 @@ def test_tensor_ranks_are_as_good(comm, build, alone):
     model, part = build("gpt", ParallelConfig(tensor=tensor), reproducible="ranks")
     told, _ = result(model, part)
     assert told == pytest.approx(alone("gpt")[0], rel=1e-5)
+
+
+def test_a_layout_that_does_not_fit(comm, build, monkeypatch):
+    """Said by all before a step: how much is missing, and what would fit."""
+    plain, _ = build("gpt", ParallelConfig())
+    needed = plain.comm.allreduce(np.array([float(sum_of(plain))]))[0]
+    monkeypatch.setattr(Device, "free_bytes", lambda _: int(needed) - 1000)
+    with pytest.raises(UserError, match=r"are missing: (data .* fits, with|no layout fits)"):
+        build("gpt", ParallelConfig())
+    monkeypatch.setattr(Device, "free_bytes", lambda _: None)  # nobody knows
+    build("gpt", ParallelConfig())
+
+
+def sum_of(model):
+    """The bytes that a plan counts on, before a step."""
+    layout = Layout(model.axes.parallel, BATCH, model.comm.size)
+    return plan_bytes(
+        model.model, layout, model.holdings.every, OptimConfig(), 0, model.axes.data_rank
+    ).total
 
 
 def test_from_any_layout_to_any_other(comm, build, alone):
