@@ -8,6 +8,7 @@ it is the tiles are computed at once.
 
 from collections.abc import Sequence
 from functools import lru_cache
+from math import prod
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from hpcpar.nn import Arena
 __all__ = ["WHOLE", "tile_product", "tile_products"]
 
 WHOLE = (slice(None),)
+TRIED = 1 << 31  # multiplications: the tiles of larger products are large enough by themselves
 
 
 def tile_products(
@@ -65,7 +67,7 @@ def _indifferent(
     """Whether a product (M, K, N) has the same bits as its tiles, of so many rows and columns."""
     if len(rows) == len(columns) == 1:
         return True
-    if 1 in rows or 1 in columns:
+    if 1 in rows or 1 in columns or prod(shape) > TRIED:
         return False
     random = np.random.default_rng(0)
     a, b = (
