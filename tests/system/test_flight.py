@@ -178,6 +178,13 @@ if rank == last:
     assert done.returncode == 0, done.stderr
 
 
+def test_in_the_background_of_a_shell(run):
+    """Which has its programs ignore the signal that ends a rank with status 3."""
+    ignore = "import signal; signal.signal(signal.SIGQUIT, signal.SIG_IGN)"
+    done, _ = run(HANGS["gil"][0], first=ignore)
+    assert done.returncode == 3, done.stderr
+
+
 def test_without_a_folder_there_is_one_note_and_a_watch(run, tmp_path):
     (tmp_path / "file").touch()
     done, folder = run(HANGS["gil"][0], first=f"os.environ['TMPDIR'] = {str(tmp_path / 'file')!r}")

@@ -33,7 +33,7 @@ def take(stacks: int) -> list[str]:
     libc.signal.restype = ctypes.c_void_p
     libc.signal.argtypes = [ctypes.c_int, ctypes.c_void_p]
     taken = []
-    if signal.getsignal(END_SIGNAL) == signal.SIG_DFL:
+    if signal.getsignal(END_SIGNAL) in (signal.SIG_DFL, signal.SIG_IGN):  # a shell's `&` ignores it
         libc.signal(END_SIGNAL, ctypes.cast(libc._exit, ctypes.c_void_p))
         taken.append("end")
     if signal.getsignal(STACK_SIGNAL) == signal.SIG_DFL:
