@@ -28,7 +28,7 @@ PARTS = ("process", "mpi", "mpich")
 RANKS = (1, 2, 3, 4, 8)
 MPICH_RANKS = (3, 4) if LONG else (3,)
 LIMIT_PROCESS = 780  # seconds a launch may take
-LIMIT_MPI = 240
+LIMIT_MPI = 300
 MPICH_PYTHON = ROOT / ".venv-mpich" / "bin" / "python"
 
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
+
 from hpcpar.device import Array, Device
 from hpcpar.schedule.steps import Send, Step
 
@@ -54,6 +56,7 @@ class Noted:
     steps: list[Sequence[Step]] = field(default_factory=list)
     device: Device = field(default_factory=lambda: Device("cpu"))
     node_map: None = None
+    local_size: int = 1
     nodes: int = 2  # so that what is exchanged goes by messages, which can be seen
 
     def irun(
@@ -76,6 +79,9 @@ class Noted:
 
     def allreduce(self, x: Array, op: str = "sum", out: Array | None = None) -> Array:
         return x
+
+    def allgather(self, x: Array) -> Array:
+        return np.concatenate([x] * self.size)
 
     def progress(self) -> None:
         pass

@@ -55,6 +55,8 @@ def fill(total, leaves, step):
 @pytest.mark.parametrize("leaves", [1, 4, 7, 16])
 @pytest.mark.parametrize("uneven", [False, True])
 def test_the_bits_of_messages(comm, leaves, uneven, whole):
+    if uneven or leaves == 4:
+        only_on(comm.size, 1, 2, 3, 4)
     speeds = [1 + rank % 3 for rank in range(comm.size)] if uneven else None
     runs = deal(leaves, comm.size, speeds)
     buckets = some_buckets(comm.size)
@@ -131,7 +133,7 @@ def told(comm, layout):
 def test_models_both_ways(comm, monkeypatch, zero, pipeline):
     if comm.size % pipeline:
         pytest.skip(f"{comm.size} ranks are no multiple of {pipeline}")
-    only_on(comm.size, 2, 3, 4)
+    only_on(comm.size, 2, 4)
     layout = ParallelConfig(zero=zero, pipeline=pipeline, schedule="zero-bubble")
     in_place, shared = told(comm, layout)
     assert shared == {comm.size > pipeline}
