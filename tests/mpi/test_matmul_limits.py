@@ -21,8 +21,10 @@ OBJECTS = 96 << 10  # bytes of Python's own: steps and messages, mostly
 
 
 @pytest.fixture(scope="module")
-def comm(unchecked):
-    return unchecked
+def comm():
+    """Of this file alone: what others have left in one is memory too."""
+    with hpcpar.Communicator(timeout=20) as communicator:
+        yield communicator
 
 
 @pytest.fixture(scope="module")
@@ -144,7 +146,7 @@ def traced(comm, A, B, given):
 @pytest.mark.parametrize(("way", "dtype"), CASES)
 def test_memory_is_kept(comm, mesh, monkeypatch, way, dtype, in_place):
     """What is predicted is an upper bound of what is allocated, with much memory or little."""
-    only_on(comm.size, 1, 2, 3)
+    only_on(comm.size, 1, 2)
     if comm.size > 4 and (way not in ("plain", "layers") or dtype == "f4"):
         pytest.skip("with fewer ranks")
     m, n, k = SHAPE
