@@ -6,7 +6,7 @@ from hpcpar.device import Array
 from hpcpar.nn import Arena, Flat, Model
 from hpcpar.nn.model import Tensors
 
-__all__ = ["Step"]
+__all__ = ["Step", "in_halves"]
 
 SCALE = 0.1
 
@@ -43,11 +43,17 @@ class Step:
 
 
 def in_halves(
-    model: Model, p: Tensors, g: Tensors, inputs: Array, targets: Array, arena: Arena
+    model: Model,
+    p: Tensors,
+    g: Tensors,
+    inputs: Array,
+    targets: Array,
+    arena: Arena,
+    scale: float = SCALE,
 ) -> None:
     """The gradients of all inputs first, then those of the weights."""
     outputs, saved = model.forward(p, inputs, arena)
-    _, dy = model.loss_function.value_and_gradient(outputs, targets, SCALE, arena)
+    _, dy = model.loss_function.value_and_gradient(outputs, targets, scale, arena)
     kept = []
     for layer, one in zip(reversed(model.layers), reversed(saved), strict=True):
         dy, more = layer.backward_input(p, dy, one, arena)

@@ -3,7 +3,6 @@
 from hpcpar.optim.config import OptimConfig
 from hpcpar.optim.norm import (
     NORM_BLOCK,
-    block_count,
     clip_scale,
     exact_parts,
     norm_of,
@@ -19,7 +18,6 @@ __all__ = [
     "Momentum",
     "OptimConfig",
     "Optimizer",
-    "block_count",
     "clip_scale",
     "exact_parts",
     "learning_rate",

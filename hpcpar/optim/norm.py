@@ -14,7 +14,6 @@ from hpcpar.device import Array, namespace
 
 __all__ = [
     "NORM_BLOCK",
-    "block_count",
     "clip_scale",
     "exact_parts",
     "norm_of",
@@ -25,32 +24,26 @@ NORM_BLOCK = 4096
 BLOCKS_AT_A_TIME = 8  # on a CPU; the float64 copy stays in cache
 
 
-def square_sums(gradient: Array, blocks: range | None = None) -> list[float]:
+def square_sums(gradient: Array) -> list[float]:
     """The sum of squares of each NORM_BLOCK elements (C order) of one parameter's gradient.
 
-    `blocks` chooses among the blocks by number; the last one may be shorter. None is all.
+    The last block may be shorter.
     """
     xp = namespace(gradient)
     flat = gradient.reshape(-1)
-    blocks = range(block_count(flat.size)) if blocks is None else blocks
-    whole = min(blocks.stop, flat.size // NORM_BLOCK)
+    whole, rest = divmod(flat.size, NORM_BLOCK)
     step = BLOCKS_AT_A_TIME if xp is np else max(1, whole)
     sums: list[float] = []
-    for first in range(blocks.start, whole, step):
+    for first in range(0, whole, step):
         last = min(first + step, whole)
         exact = flat[first * NORM_BLOCK : last * NORM_BLOCK].astype(np.float64)
         exact = exact.reshape(-1, NORM_BLOCK)
         products = np.vecdot(exact, exact) if xp is np else (exact * exact).sum(axis=1)
         sums += products.tolist()
-    if blocks and blocks.stop > whole:
-        rest = flat[whole * NORM_BLOCK :].astype(np.float64)
-        sums.append(float((rest * rest).sum()))
+    if rest:
+        last_block = flat[whole * NORM_BLOCK :].astype(np.float64)
+        sums.append(float((last_block * last_block).sum()))
     return sums
-
-
-def block_count(size: int) -> int:
-    """Blocks of a parameter with `size` elements."""
-    return -(-size // NORM_BLOCK)
 
 
 def exact_parts(sums: Sequence[float]) -> list[float]:

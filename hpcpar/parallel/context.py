@@ -1,6 +1,5 @@
 """The ranks that share the positions of every sequence: the context axis of a mesh."""
 
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from hpcpar.device import Array, namespace
@@ -8,9 +7,8 @@ from hpcpar.nn import Arena
 from hpcpar.parallel.place import Place, place_of
 from hpcpar.parallel.spans import deal_spans
 from hpcpar.parallel.timeline import Timeline
-from hpcpar.schedule.shape import Node
 from hpcpar.schedule.steps import Step
-from hpcpar.schedule.tree import allreduce_roots
+from hpcpar.schedule.tree import deal, tree_allreduce_in_place
 
 if TYPE_CHECKING:
     from hpcpar.comm import Communicator
@@ -83,10 +81,8 @@ def start_context_sum(comm: "Communicator", array: Array) -> "Request":
     return comm.irun(steps, {"out": array}, name="context_sum")
 
 
-@lru_cache(maxsize=256)
 def context_sum_steps(
     rank: int, size: int, count: int, nodes: tuple[int, ...] | None
 ) -> tuple[Step, ...]:
-    """What a rank does in the sum of an array of `count` elements."""
-    trees = [[Node(0, place)] for place in range(size)]
-    return tuple(allreduce_roots(rank, count, trees, size, ["out"], nodes=nodes))
+    """What a rank does in the sum of an array of `count` elements: each rank is a leaf."""
+    return tree_allreduce_in_place(rank, count, tuple(deal(size, size)), size, nodes)

@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hpcpar.comm import together
 from hpcpar.comm.flight.words import size_text
 from hpcpar.errors import UserError
 from hpcpar.nn import Model
@@ -54,13 +53,11 @@ def check_fits(
     missing, total, _ = worst[worst[:, 0].argmax()]
     if missing <= 0:
         return
-    with together(comm):
-        if comm.rank == 0:
-            parallel = layout.parallel
-            raise UserError(
-                f"{describe(parallel)} needs {size_text(int(total))} on a node, of which "
-                f"{size_text(int(missing))} are missing: {_instead(plain, layout, optim, worst)}"
-            )
+    # All ranks know the same, so each finds what fits by itself: none waits for another's plan.
+    raise UserError(
+        f"{describe(layout.parallel)} needs {size_text(int(total))} on a node, of which "
+        f"{size_text(int(missing))} are missing: {_instead(plain, layout, optim, worst)}"
+    )
 
 
 def _instead(plain: Model, layout: Layout, optim: OptimConfig, worst: np.ndarray) -> str:

@@ -20,7 +20,7 @@ from hpcpar.parallel.buckets import Bucket
 from hpcpar.parallel.shared_buckets import SharedRoots
 from hpcpar.schedule.shared_tree import shared_tree_sum
 from hpcpar.schedule.steps import Recv, Send, Span, Step
-from hpcpar.schedule.tree import allreduce_roots, subtrees, tree_reduce_scatter
+from hpcpar.schedule.tree import tree_allreduce_in_place, tree_reduce_scatter
 from hpcpar.tree import Subtotals
 
 if TYPE_CHECKING:
@@ -169,16 +169,7 @@ def sum_steps(
     """
     if not whole:
         return tree_reduce_scatter(rank, bucket.slices, runs, leaves)
-    return _allreduce_in_place(rank, bucket.size, leaves, runs, nodes)
-
-
-@lru_cache(maxsize=128)
-def _allreduce_in_place(
-    rank: int, count: int, leaves: int, runs: tuple[range, ...], nodes: tuple[int, ...] | None
-) -> tuple[Step, ...]:
-    trees = [subtrees(run.start, run.stop, leaves) for run in runs]
-    names = ["out", *(f"root{i}" for i in range(1, len(trees[rank])))][: len(trees[rank])]
-    return tuple(allreduce_roots(rank, count, trees, leaves, names, nodes=nodes))
+    return tree_allreduce_in_place(rank, bucket.size, runs, leaves, nodes)
 
 
 class Exchanges:

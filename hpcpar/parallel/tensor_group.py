@@ -32,11 +32,11 @@ class Pending:
         parts: Sequence[Array],
         out: Array,
         arena: Arena,
+        timeline: Timeline,
         request: "Request | None" = None,
-        timeline: Timeline | None = None,
     ) -> None:
         self._parts, self._out, self._arena = parts, out, arena
-        self._request, self._timeline = request, timeline or Timeline()
+        self._timeline, self._request = timeline, request
 
     def wait(self) -> Array:
         """The sum: an array that belongs to the caller."""
@@ -156,7 +156,7 @@ class TensorGroup:
         k, and what is counted along k is tiles.
         """
         if self.comm is None or len(tiles.mine) == len(tiles.runs):
-            return Pending(roots, roots[0], arena)
+            return Pending(roots, roots[0], arena, self.timeline)
         (count, width), dtype = roots[0].shape, roots[0].dtype
         buffers = {f"root{i}": root for i, root in enumerate(roots)}
         if spread and self.sequence:
@@ -165,7 +165,7 @@ class TensorGroup:
             out = buffers.pop("root0")  # in place
         steps = self.sum_steps(tiles, (count, width), spread, dtype.itemsize)
         request = self.comm.irun(steps, {"out": out, **buffers}, name="tensor_sum")
-        return Pending(roots, out, arena, request, self.timeline)
+        return Pending(roots, out, arena, self.timeline, request)
 
     def sum_steps(
         self, tiles: Tiles, shape: tuple[int, int], spread: bool, itemsize: int = 4

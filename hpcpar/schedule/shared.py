@@ -20,6 +20,7 @@ from hpcpar.schedule.steps import OWN, Combine, Copy, Meet, Span, Step
 __all__ = [
     "add_where_they_lie",
     "fetching_allreduce",
+    "others",
     "shared_allgather",
     "shared_allreduce",
     "shared_bcast",
@@ -54,13 +55,15 @@ def shared_allreduce(
             steps += add_where_they_lie(plan, _of_ranks(rank, source), run, landed)
         steps.append(Meet())
         return (*steps, *(_local_copy(landing, target, count)))
-    mine, others = split(count, size)[rank], _others(rank, size)
+    mine = split(count, size)[rank]
     steps = [Meet()]
     for i in range(stages((mine,), block)):
         run = piece(mine, i, block)
         total = Span(target, run.start, run.stop)
         steps += add_where_they_lie(plan, _of_ranks(rank, source), run, total)
-        steps += [Copy(Span(target, run.start, run.stop, other), total) for other in others]
+        steps += [
+            Copy(Span(target, run.start, run.stop, other), total) for other in others(rank, size)
+        ]
     return (*steps, Meet())
 
 
@@ -72,20 +75,22 @@ def fetching_allreduce(
 
     Every rank has come to its call before any begins. `target` may be `source`.
     """
-    plan, others = tree_over_ranks(size), _others(rank, size)
+    plan = tree_over_ranks(size)
     mine = split(count, size)[rank]
     steps: list[Step] = []
     for i in range(stages((mine,), block)):
         run = piece(mine, i, block)
         total = Span(target, run.start, run.stop)
         spans = {rank: Span(source, run.start, run.stop)}
-        for slot, other in enumerate(others):
+        for slot, other in enumerate(others(rank, size)):
             spans[other] = Span("scratch", slot * block, slot * block + len(run))
             if slot == 0 and source != target:  # it is written anyway: so it need not be read first
                 spans[other] = total
             steps.append(Copy(spans[other], Span(source, run.start, run.stop, other)))
         steps += add_up(plan, spans, total)
-        steps += [Copy(Span(target, run.start, run.stop, other), total) for other in others]
+        steps += [
+            Copy(Span(target, run.start, run.stop, other), total) for other in others(rank, size)
+        ]
     return (*steps, Meet())
 
 
@@ -128,7 +133,7 @@ def shared_allgather(rank: int, size: int, counts: tuple[int, ...]) -> Steps:
             Span("out", starts[other], starts[other] + counts[other]),
             Span("x", 0, counts[other], OWN if other == rank else other),
         )
-        for other in (rank, *_others(rank, size))
+        for other in (rank, *others(rank, size))
         if counts[other]
     ]
     return (*copies,) if size == 1 else (Meet(), *copies, Meet())
@@ -179,7 +184,7 @@ def _of_ranks(rank: int, source: str) -> Callable[[int, range], Span]:
     return value
 
 
-def _others(rank: int, size: int) -> list[int]:
+def others(rank: int, size: int) -> list[int]:
     """The others, the next one first: so not all turn to the same rank at once."""
     return [(rank + shift) % size for shift in range(1, size)]
 

@@ -8,7 +8,7 @@ from functools import lru_cache
 
 from hpcpar.schedule.exchange import piece, stages
 from hpcpar.schedule.shape import combine_plan, subtrees
-from hpcpar.schedule.shared import BLOCK, add_where_they_lie
+from hpcpar.schedule.shared import BLOCK, add_where_they_lie, others
 from hpcpar.schedule.steps import OWN, Copy, Meet, Span, Step
 
 __all__ = ["shared_gather_slices", "shared_tree_sum"]
@@ -47,7 +47,7 @@ def shared_tree_sum(
         if run:
             steps += add_where_they_lie(plan, root, run, total)
         if whole:  # an empty slice too: all ranks say that they write into the others
-            steps += [Copy(replace(total, rank=other), total) for other in _others(rank, len(runs))]
+            steps += [Copy(replace(total, rank=other), total) for other in others(rank, len(runs))]
     return (*steps, Meet())
 
 
@@ -56,12 +56,7 @@ def shared_gather_slices(rank: int, slices: tuple[range, ...]) -> tuple[Step, ..
     """Every rank's slice of its symmetric "out" goes into everybody's."""
     copies = [
         Copy(Span("out", run.start, run.stop), Span("out", run.start, run.stop, other))
-        for other in _others(rank, len(slices))
+        for other in others(rank, len(slices))
         if (run := slices[other])
     ]
     return (Meet(), *copies, Meet())
-
-
-def _others(rank: int, size: int) -> list[int]:
-    """The next one first: so not all turn to the same rank at once."""
-    return [(rank + shift) % size for shift in range(1, size)]

@@ -22,6 +22,7 @@ __all__ = [
     "roots",
     "subtrees",
     "tree_allreduce",
+    "tree_allreduce_in_place",
     "tree_reduce_scatter",
 ]
 
@@ -80,6 +81,20 @@ def _tree_allreduce(
             rank, count, trees, leaves, names, segment=segment, algorithm=algorithm, nodes=nodes
         )
     )
+
+
+@lru_cache(maxsize=256)
+def tree_allreduce_in_place(
+    rank: int,
+    count: int,
+    runs: tuple[range, ...],
+    leaves: int,
+    nodes: tuple[int, ...] | None = None,
+) -> tuple[Step, ...]:
+    """As `tree_allreduce`, with a rank's first root in "out": the sum takes its place."""
+    trees = [subtrees(run.start, run.stop, leaves) for run in runs]
+    names = ["out", *(f"root{i}" for i in range(1, len(trees[rank])))][: len(trees[rank])]
+    return tuple(allreduce_roots(rank, count, trees, leaves, names, nodes=nodes))
 
 
 @lru_cache(maxsize=512)

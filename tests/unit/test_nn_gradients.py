@@ -4,6 +4,7 @@ import warnings
 
 import numpy as np
 import pytest
+from micro_step import in_halves
 
 from hpcpar.nn import Arena, Flat, Model, Parameter, gpt, linear, mlp
 from hpcpar.nn.block import Block
@@ -230,13 +231,5 @@ def test_backward_in_two_halves(kind):
     weights += random.standard_normal(len(weights)).astype("f4") / 10
     p, g = flat.params_views(weights), flat.gradient_views(halves)
     model.loss_and_gradients(p, flat.gradient_views(whole), inputs, targets, 0.25, arena)
-    outputs, saved = model.forward(p, inputs, arena)
-    _, dy = model.loss_function.value_and_gradient(outputs, targets, 0.25, arena)
-    kept = []
-    for layer, one in zip(reversed(model.layers), reversed(saved), strict=True):
-        dy, more = layer.backward_input(p, dy, one, arena)
-        kept.append((layer, more))
-    for layer, more in kept:
-        layer.backward_weight(g, more, arena)
-    assert arena.lent == 0
+    in_halves(model, p, g, inputs, targets, arena, 0.25)
     assert whole.tobytes() == halves.tobytes()
