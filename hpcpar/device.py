@@ -8,7 +8,6 @@ import contextlib
 import os
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -131,12 +130,17 @@ def free_host_bytes() -> int:
 
     Raises OSError, KeyError or ValueError where Linux does not say.
     """
-    fields = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+    # By open: a Path adds to Python's table of names, whose MB may grow in the midst of a call.
+    with open("/proc/meminfo") as file:
+        fields = dict(line.split(":") for line in file)
     left = int(fields["MemAvailable"].split()[0]) * 1024
-    group = Path("/sys/fs/cgroup")
-    with contextlib.suppress(OSError, ValueError):  # no limit ("max"), or no cgroups of version 2
-        limit, used = (int((group / f"memory.{name}").read_text()) for name in ("max", "current"))
-        left = min(left, limit - used)
+    group = "/sys/fs/cgroup/memory."
+    with (  # no limit ("max"), or no cgroups of version 2
+        contextlib.suppress(OSError, ValueError),
+        open(f"{group}max") as most,
+        open(f"{group}current") as now,
+    ):
+        left = min(left, int(most.read()) - int(now.read()))
     return left
 
 
