@@ -168,6 +168,13 @@ def show_last_words(folder: Path) -> None:
             print(f"\n--- {', '.join(ranks)} said:\n{text[-6000:]}", flush=True)
 
 
+def brief(failure: str) -> str:
+    """A failed test's name and its first line of error, as pytest marks them with E."""
+    name, _, text = failure.partition("\n")
+    errors = [line[1:].strip() for line in text.splitlines() if line.startswith("E ")]
+    return f"{name}: {errors[0]}"[:400] if errors else name
+
+
 def report(verdicts: list[Verdict], required: set[str], partly: bool, no_mpich: bool) -> int:
     """Print the table and the closing line; the exit status."""
     print(f"\n{'launch':<14}{'ranks':>6}{'passed':>9}{'failed':>9}{'skipped':>9}{'seconds':>10}")
@@ -196,6 +203,9 @@ def report(verdicts: list[Verdict], required: set[str], partly: bool, no_mpich: 
         errors.append("no test ran")
     for reason, count in skips.most_common():
         print(f"skipped {count:>4}: {reason}")
+    for verdict in verdicts:  # once more, where the end of a long log shows it
+        for text in verdict.failures:
+            print(f"FAILED {verdict.launch}, {verdict.ranks} ranks: {brief(text)}")
     for error in errors:
         print(f"ERROR {error}")
 
