@@ -6,19 +6,19 @@ What is saved knows nothing of the layout: any layout reads it.
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from hpcpar.comm import agree, compare_ranks
 from hpcpar.device import Array, to_host
-from hpcpar.nn import Cut
 from hpcpar.parallel.buckets import Piece
+from hpcpar.parallel.parts import Part, assemble
 
 if TYPE_CHECKING:
     from hpcpar.parallel.training import ParallelModel
 
-__all__ = ["collect", "collect_state", "compare_copies", "shapes", "spread"]
+__all__ = ["collect", "collect_state", "compare_copies", "owned", "shapes", "spread"]
 
 Whole = Mapping[str, np.ndarray]  # parameter name -> the whole tensor
 
@@ -33,30 +33,19 @@ def collect(model: "ParallelModel", kind: str = "weights") -> dict[str, np.ndarr
 
     Each element comes from the rank that updates it. Collective.
     """
-    own = list(_owned(model, kind))
+    own = list(owned(model, kind))
     mine = np.concatenate([np.empty(0, np.float32), *(to_host(array) for _, array in own)])
-    words = agree(model.comm, json.dumps([_describe(piece) for piece, _ in own]))
+    words = agree(model.comm, json.dumps([part.to_json() for part, _ in own]))
     together = model.comm.gather(model.comm.device.asarray(mine))
     if together is None:
         return None
     flat, at = to_host(together), 0
-    parts: dict[tuple[Any, ...], np.ndarray] = {}
+    parts: dict[str, list[tuple[Part, np.ndarray]]] = {name: [] for name in shapes(model)}
     for text in words:
-        for name, start, stop, size, cut in json.loads(text or "[]"):
-            key = name, json.dumps(cut)
-            part = parts.setdefault(key, np.empty(size, np.float32))
-            part[start:stop] = flat[at : at + stop - start]
-            at += stop - start
-    whole = {name: np.empty(shape, np.float32) for name, shape in shapes(model).items()}
-    for (name, text), part in parts.items():
-        found = json.loads(text)
-        if found is None:
-            whole[name].reshape(-1)[...] = part
-        else:
-            axis, runs = found
-            cut = Cut(whole[name].shape, axis, tuple(range(*run) for run in runs))
-            cut.put(part.reshape(cut.local_shape), whole[name])
-    return whole
+        for part in map(Part.from_json, json.loads(text or "[]")):
+            parts[part.name].append((part, flat[at : at + len(part.run)]))
+            at += len(part.run)
+    return {name: assemble(shape, parts[name]) for name, shape in shapes(model).items()}
 
 
 def collect_state(model: "ParallelModel") -> dict[str, dict[str, np.ndarray]]:
@@ -102,8 +91,11 @@ def compare_copies(model: "ParallelModel") -> None:
             raise RuntimeError(f"wrong weights: {name}-parallel {difference}")
 
 
-def _owned(model: "ParallelModel", kind: str) -> Iterator[tuple[Piece, Array]]:
-    """What this rank alone updates: its slice of each bucket."""
+def owned(model: "ParallelModel", kind: str = "weights") -> Iterator[tuple[Part, Array]]:
+    """What this rank alone updates, flat: its slice of each bucket.
+
+    `kind` is weights or one of the optimizer's.
+    """
     for number in model.holdings.updated:
         bucket = model.holdings.buckets[number]
         mine = bucket.slices[model.axes.data_rank]
@@ -111,13 +103,13 @@ def _owned(model: "ParallelModel", kind: str) -> Iterator[tuple[Piece, Array]]:
         if kind == "weights":
             flat = model.weights.part(number, mine)
             for piece in wanted:
-                yield piece, flat[piece.at - mine.start : piece.at - mine.start + piece.size]
+                yield _part(piece), flat[piece.at - mine.start : piece.at - mine.start + piece.size]
             continue
         state = model.update.optimizer.state[kind]
         for piece in wanted:
             held = next(p for p in model.update.pieces[number] if p.name == piece.name)
             start = piece.run.start - held.run.start
-            yield piece, state[piece.name][start : start + piece.size]
+            yield _part(piece), state[piece.name][start : start + piece.size]
 
 
 def _held(model: "ParallelModel", kind: str) -> Iterator[tuple[Piece, Array]]:
@@ -134,7 +126,6 @@ def _held(model: "ParallelModel", kind: str) -> Iterator[tuple[Piece, Array]]:
             yield piece, model.weights.flat[number][start : start + piece.size]
 
 
-def _describe(piece: Piece) -> list[Any]:
-    cut = piece.parameter.cut
-    runs = None if cut is None else [cut.axis, [[run.start, run.stop] for run in cut.runs]]
-    return [piece.name, piece.run.start, piece.run.stop, piece.parameter.size, runs]
+def _part(piece: Piece) -> Part:
+    parameter = piece.parameter
+    return Part(piece.name, parameter.whole_shape, parameter.cut, piece.run)
