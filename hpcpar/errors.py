@@ -1,6 +1,6 @@
 """The errors that a person at the prompt is meant to read."""
 
-__all__ = ["EXIT_HANG", "EXIT_USER", "HangError", "MismatchError", "UserError"]
+__all__ = ["EXIT_HANG", "EXIT_USER", "HangError", "LostRankError", "MismatchError", "UserError"]
 
 EXIT_USER = 2
 EXIT_HANG = 3
@@ -20,6 +20,13 @@ class HangError(RuntimeError):
     def __init__(self, message: str, story: str = "") -> None:
         super().__init__(message)
         self.story = story
+
+
+class LostRankError(RuntimeError):
+    """A rank is gone. Every rank that is left has it raised, in its next wait for others.
+
+    All that was under way has failed, and the communicator cannot be used again (exit status 3).
+    """
 
 
 class MismatchError(ValueError):

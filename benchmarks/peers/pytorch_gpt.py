@@ -9,6 +9,7 @@ bucketed and reduced by DistributedDataParallel while backward runs. Prints one 
 import argparse
 import json
 import os
+import sys
 import time
 
 import torch
@@ -87,7 +88,10 @@ def main() -> None:
     if int(os.environ.get("RANK", "0")) == 0:
         print(json.dumps({"seconds": seconds, "torch": torch.__version__}), flush=True)
     if ranks > 1:
+        dist.barrier()
         dist.destroy_process_group()
+        sys.stdout.flush()
+        os._exit(0)  # gloo's threads may abort an orderly end of the process
 
 
 if __name__ == "__main__":

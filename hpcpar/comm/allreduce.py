@@ -51,7 +51,10 @@ class Allreduce(Core):
                 ring (Patarasuk and Yuan 2009); mpi and nccl, the libraries' own allreduce.
         """
         if algorithm == "auto" and type(x) is ndarray and type(op) is str:
-            done = self._small.allreduce(x, op, out)
+            try:
+                done = self._small.allreduce(x, op, out)
+            except MPI.Exception as error:
+                raise self._engine.explain(error, f"{self._who}, allreduce") from error
             if done is not None:
                 return done
         return self.iallreduce(x, op, out, algorithm).wait()

@@ -14,6 +14,7 @@ from hpcpar.comm.flight import open_flight
 from hpcpar.comm.guard import Guard
 from hpcpar.comm.launch import refuse_single_worlds
 from hpcpar.comm.ledger import Ledger
+from hpcpar.comm.lost import losses
 from hpcpar.comm.perform import Programs, Scratch
 from hpcpar.comm.place import find_place
 from hpcpar.comm.progress import start_progress
@@ -25,7 +26,7 @@ from hpcpar.comm.small import SmallAllreduce, SmallSwap
 from hpcpar.comm.transports.mpi import HostTransport, MessageTransport
 from hpcpar.comm.transports.roads import BACKENDS, Roads, open_roads
 from hpcpar.device import Device
-from hpcpar.errors import HangError, UserError
+from hpcpar.errors import HangError, LostRankError, UserError
 from hpcpar.schedule.collectives import barrier
 
 if TYPE_CHECKING:
@@ -54,14 +55,19 @@ class Core(Running):
             raise ValueError(f"backend is {backend!r}; it must be one of {', '.join(BACKENDS)}")
         if not timeout > 0:
             raise ValueError(f"timeout is {timeout!r}; it must be a number of seconds above 0")
-        await_all(mpi_comm, timeout)
-        self._place = find_place(mpi_comm)
-        self.device = self._find_device(mpi_comm, device, backend, bool(check))
         self._backend, self.check, self.timeout = backend, check, timeout
+        with losses(mpi_comm, "a communicator was made"):
+            await_all(mpi_comm, timeout)
+            self._find_all(mpi_comm, device)
+
+    def _find_all(self, mpi_comm: MPI.Intracomm, device: str) -> None:
+        """A communicator that was not split from another one. Collective."""
+        self._place = find_place(mpi_comm)
+        self.device = self._find_device(mpi_comm, device, self._backend, bool(self.check))
         self._host, self._mail = HostTransport(), MessageTransport(SEGMENT_BYTES)
         self._roads = self._open_roads(mpi_comm)
         end_uncaught_hangs()
-        engine = Engine(timeout, self._place.crowded)
+        engine = Engine(self.timeout, self._place.crowded)
         self._open(mpi_comm, engine, owned=False)
         # BLAS threads are cores that are not free; a GPU's context belongs to the main thread.
         threads = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
@@ -69,7 +75,7 @@ class Core(Running):
         free = self._place.cores >= each * self._place.local_size
         if free and self.device.kind == "cpu" and MPI.Query_thread() == MPI.THREAD_MULTIPLE:
             start_progress(engine)
-        self._selection = find_selection(cast("Communicator", self), backend)
+        self._selection = find_selection(cast("Communicator", self), self._backend)
 
     def _find_device(self, mpi_comm: MPI.Comm, wish: str, backend: str, check: bool) -> Device:
         """This rank's device. If a rank has none, all raise, for they would wait for it next.
@@ -121,6 +127,8 @@ class Core(Running):
         self._guard: Guard | None = None
         if self.check and self.size > 1:
             self._guard = Guard(cast("Communicator", self), mpi_comm)
+        mpi_comm.Barrier()  # all have the channels: they may be revoked
+        engine.channels += [mpi_comm, *self._channels]
         self._small = (SmallSwap if self.size == 2 else SmallAllreduce)(
             self, engine, self._collective, self._numbers["collective"], self._flight
         )
@@ -166,12 +174,21 @@ class Core(Running):
         if not isinstance(key, int | np.integer):
             raise ValueError(f"split: key is {key!r}; it must be a number")
         self._start("split", self._meet).wait()  # MPI's own calls have no limit
-        return self._split(MPI.UNDEFINED if color is None else int(color), int(key))
+        try:
+            return self._split(MPI.UNDEFINED if color is None else int(color), int(key))
+        except (MPI.Exception, LostRankError) as error:
+            raise self._engine.explain(error, f"{self._who}, split") from error
 
     def _split(self, color: int, key: int) -> Self | None:
         part = self.mpi.Split(color, key)
+        self.mpi.Barrier()  # all have `part`: it may be revoked
         if part == MPI.COMM_NULL:
             return None
+        assert isinstance(part, MPI.Intracomm)
+        with losses(part, "a communicator was split"):
+            return self._child(part)
+
+    def _child(self, part: MPI.Intracomm) -> Self:
         child = type(self).__new__(type(self))
         child.device, child._backend = self.device, self._backend
         child.check, child.timeout = self.check, self.timeout
@@ -229,12 +246,16 @@ class Core(Running):
 
     def _free(self) -> None:
         self._flight.close()
-        self._collective.Free()
-        self._message.Free()
-        if self._guard is not None:
-            self._guard.free()
-        if self._owned:
-            self.mpi.Free()
+        kept, own = self._engine.channels, self._channels
+        kept[:] = [comm for comm in kept if comm is not self.mpi and comm not in own]
+        for comm in [*own, self.mpi] if self._owned else own:
+            comm.Free()
+
+    @property
+    def _channels(self) -> list[MPI.Comm]:
+        """Communicators of MPI that are its own."""
+        guard = [] if self._guard is None else self._guard.channels
+        return [self._collective, self._message, *guard]
 
     def __enter__(self) -> Self:
         return self

@@ -10,9 +10,12 @@ import threading
 import time
 from collections.abc import Callable
 
+from mpi4py import MPI
+
 from hpcpar.comm.ledger import Ledger
+from hpcpar.comm.lost import is_loss, revoke
 from hpcpar.comm.request import Call, Request, ranks_text
-from hpcpar.errors import HangError
+from hpcpar.errors import HangError, LostRankError
 
 __all__ = ["Engine", "Patience"]
 
@@ -60,6 +63,8 @@ class Engine:
     def __init__(self, timeout: float, crowded: bool) -> None:
         self.timeout, self.crowded = timeout, crowded
         self.broken: str | None = None  # what made this communicator unusable
+        self.lost = False  # that was the loss of a rank
+        self.channels: list[MPI.Comm] = []  # all that requests communicate over
         self.active: list[Request] = []
         self.lock = threading.RLock()  # the progress thread moves requests too
         self.started: Callable[[], object] = bool  # told of every request that stays under way
@@ -80,9 +85,10 @@ class Engine:
         return [request for request in self.active if request.ledger is ledger]
 
     def usable(self) -> None:
-        """Raises HangError after a hang."""
+        """Raises HangError after a hang, LostRankError after the loss of a rank."""
         if self.broken is not None:
-            raise HangError(f"this communicator cannot be used after: {self.broken}")
+            kind = LostRankError if self.lost else HangError
+            raise kind(f"this communicator cannot be used after: {self.broken}")
 
     def keep(self, *things: object) -> None:
         """Never let go of a failed call's arrays, not even when the communicator is gone."""
@@ -95,7 +101,7 @@ class Engine:
                 try:
                     request._step()
                 finally:
-                    if request.done:
+                    if request.done and request in self.active:  # a loss has emptied the list
                         self.active.remove(request)
 
     def wait(self, request: Request) -> None:
@@ -128,11 +134,26 @@ class Engine:
             f"{self.broken}: {told.sentence}",
             f"{told.sentence}\n{told.table}" if told.first else "",
         )
+        self._fail_all(error)
+        return error
+
+    def explain(self, error: Exception, where: str) -> Exception:
+        """What to raise for an error of MPI's: where a rank is gone, nothing can be used again."""
+        if not is_loss(error):
+            return error
+        if self.broken is None:
+            self.broken, self.lost = f"a rank was lost in {where}", True
+            revoke(self.channels)
+        lost = LostRankError(self.broken)
+        lost.__cause__ = error
+        self._fail_all(lost)
+        return lost
+
+    def _fail_all(self, error: Exception) -> None:
         with self.lock:
-            for hung in self.active:
-                hung._fail(error)
-                self.keep(hung)
+            for request in self.active:
+                request._fail(error)
+                self.keep(request)
             self.active.clear()
         for abort in self.hung:
             abort()
-        return error

@@ -41,10 +41,10 @@ class Guard:
         self._queues: dict[object, list[Call]] = {}
         tell_refusals(comm)
 
-    def free(self) -> None:
-        """Free the channels. Collective."""
-        for channel in (self._calls, self._offers, self._wants):
-            channel.Free()
+    @property
+    def channels(self) -> list[MPI.Comm]:
+        """What its records go over."""
+        return [self._calls, self._offers, self._wants]
 
     def watch(self, call: Call, operation: Work) -> Work:
         """`operation`, after its comparison."""

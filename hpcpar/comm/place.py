@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from mpi4py import MPI
 
+from hpcpar.comm.lost import losses
+
 __all__ = ["Place", "find_place"]
 
 _CPUS = 8192  # as many as Linux is built for
@@ -31,6 +33,14 @@ class Place:
 def find_place(comm: MPI.Comm) -> Place:
     """Collective over `comm`."""
     local = comm.Split_type(MPI.COMM_TYPE_SHARED, comm.Get_rank())
+    comm.Barrier()  # all have `local`: it may be revoked
+    with losses(local, "the nodes were counted"):
+        place = _find(comm, local)
+    local.Free()
+    return place
+
+
+def _find(comm: MPI.Comm, local: MPI.Comm) -> Place:
     leader = np.array([comm.Get_rank()])
     local.Bcast(leader)
     leaders = np.empty(comm.Get_size(), leader.dtype)
@@ -40,7 +50,7 @@ def find_place(comm: MPI.Comm) -> Place:
     cores = np.zeros(_CPUS, np.uint8)  # those that some rank of the node may run on
     cores[list(os.sched_getaffinity(0))] = 1
     local.Allreduce(MPI.IN_PLACE, cores, MPI.MAX)
-    place = Place(
+    return Place(
         local_rank=local.Get_rank(),
         local_size=local.Get_size(),
         node=int(np.searchsorted(numbers, leader[0])),
@@ -48,5 +58,3 @@ def find_place(comm: MPI.Comm) -> Place:
         map=tuple(np.searchsorted(numbers, leaders).tolist()),
         cores=int(cores.sum()),
     )
-    local.Free()
-    return place

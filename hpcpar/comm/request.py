@@ -162,7 +162,7 @@ class Request:
         except Exception as error:
             if not isinstance(error, MismatchError):  # then nothing was started
                 self._engine.keep(self)
-            self._fail(error)
+            self._fail(self._engine.explain(error, f"{self.call.who}, {self.call}"))
         except BaseException as interruption:  # from here it goes to whoever waits
             self._engine.keep(self)
             self._fail(RuntimeError(f"{self.call} was interrupted: {interruption!r}"))
