@@ -69,6 +69,8 @@ class Config:
         reproducible: ranks keeps the bits on any number of data and pipeline ranks; layout on
             tensor and context ranks too, for some of the speed; off allows any order of sums.
         timeout: Seconds before a wait for other ranks counts as a hang.
+        recovery: What happens when a rank is lost: none ends the run; shrink goes on without it, on
+            an MPI that can (mpirun --with-ft ulfm).
     """
 
     steps: int = 400
@@ -78,6 +80,7 @@ class Config:
     precision: Literal["float32"] = "float32"
     reproducible: Literal["ranks", "layout", "off"] = "ranks"
     timeout: float = 60.0
+    recovery: Literal["none", "shrink"] = "none"
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     batch: BatchConfig = field(default_factory=BatchConfig)

@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NoReturn
 
-from hpcpar.errors import EXIT_USER, HangError, UserError
+from hpcpar.errors import EXIT_HANG, EXIT_USER, HangError, LostRankError, UserError
 
 if TYPE_CHECKING:
     from hpcpar.comm import Communicator
@@ -26,7 +26,7 @@ def run_ranks(main: Callable[["Communicator"], None]) -> NoReturn:
     A `UserError` is expected on all ranks at once (see `hpcpar.comm.together`); rank 0 prints it.
     Any other error ends the other ranks too, which would wait for this one otherwise.
     """
-    from hpcpar.comm import Communicator, end_hung
+    from hpcpar.comm import Communicator, end_hung, end_process, speaks
 
     comm = None
     try:
@@ -34,16 +34,20 @@ def run_ranks(main: Callable[["Communicator"], None]) -> NoReturn:
         main(comm)
     except UserError as error:
         # Before there is a communicator, Slurm's number of the task tells who speaks for all.
-        first = comm.rank == 0 if comm else os.environ.get("SLURM_PROCID", "0") == "0"
+        first = speaks(comm.rank) if comm else os.environ.get("SLURM_PROCID", "0") == "0"
         if first:
             print(f"hpcpar: {error}", file=sys.stderr, flush=True)
-        sys.exit(EXIT_USER)
+        end_process(EXIT_USER)
+    except LostRankError as error:
+        if comm is not None and speaks(comm.rank):
+            print(f"hpcpar: {error}", file=sys.stderr, flush=True)
+        end_process(EXIT_HANG)
     except HangError as error:
         end_hung(error)
     except Exception:
         where = f"rank {comm.rank}: " if comm is not None else ""
         _end(comm, where + traceback.format_exc(), 1)
-    sys.exit(0)
+    end_process(0)
 
 
 def note(text: str, comm: "Communicator | None" = None) -> None:

@@ -14,7 +14,7 @@ import sys
 import numpy as np
 
 from hpcpar import checkpoint
-from hpcpar.comm import Communicator, compare_ranks, together
+from hpcpar.comm import Communicator, agree, compare_ranks, together
 from hpcpar.config import Config, share_config
 from hpcpar.data import Sampler, open_data
 from hpcpar.entry import note, run_ranks
@@ -26,11 +26,15 @@ from hpcpar.optim import clip_scale, learning_rate
 from hpcpar.parallel import ParallelModel, parallelize
 from hpcpar.parallel.choose import choose
 from hpcpar.parallel.state import collect, collect_state, compare_copies, shapes, spread
+from hpcpar.recovery import Crew
 from hpcpar.run import Report, RunFolder, Trace
 
 
-def train(config: Config, comm: Communicator) -> None:
-    """One training run, from its data to the hash of its weights. Collective."""
+def train(config: Config, crew: Crew, comm: Communicator) -> None:
+    """One training run, from its data to the hash of its weights. Collective.
+
+    Begun again, on the ranks that are left, where one was lost (`Crew`).
+    """
     hpcpar.threads.limit_threads(config.threads)
     numerics = fingerprint(comm.device, config.threads, config.precision)
     for difference in compare_ranks(comm, numerics):  # what the bits depend on
@@ -44,7 +48,7 @@ def train(config: Config, comm: Communicator) -> None:
         config.model = fit_data(config.model, dataset)
         plain = build_model(config.model, dataset)
     parallel, plan = choose(
-        plain, comm, config.parallel, config.batch, config.optim, config.reproducible
+        plain, comm, crew.parallel, config.batch, config.optim, config.reproducible
     )
     if plan:
         note(plan, comm)
@@ -55,11 +59,27 @@ def train(config: Config, comm: Communicator) -> None:
     sampler = Sampler(len(dataset.train), config.batch.size, config.seed)
     for words in model.notes:
         note(words, comm)
-    folder, start = begin(config, model, numerics, dataset.digest)
+    folder, start = begin(config, crew, model, numerics, dataset.digest)
     looks = dataset.validation.spread(config.run.evaluate_samples)
 
+    def end_step(step: int) -> None:
+        if due(step, config.run.evaluate_every, config.steps):
+            report.evaluation(model.evaluate(dataset.validation, looks))
+        report.log()
+        if due(step, config.checkpoint.every, config.steps):
+            whole, state = collect(model), collect_state(model)
+            with together(comm):
+                if folder and whole is not None:
+                    saved = checkpoint.capture(
+                        step, whole, state, sampler.state(step), numerics, dataset.digest
+                    )
+                    checkpoint.save(folder.checkpoints, saved, config.checkpoint.keep)
+
     trace = Trace(model, config.run.trace)
-    with Report(folder, start, config, dataset, model) as report:
+    with Report(folder, start, config, dataset, model, crew.rows) as report:
+        crew.back_up(model, start)
+        if crew.rescued:  # nobody may have come to the end of its last step
+            end_step(start)
         for step in range(start + 1, config.steps + 1):
             trace.before_step(first=step == start + 1)
             report.begin_step()
@@ -69,20 +89,10 @@ def train(config: Config, comm: Communicator) -> None:
             if not np.isfinite([loss, norm]).all():
                 raise UserError(f"step {step}: loss {loss}, gradient norm {norm}; lower --optim.lr")
             rate = learning_rate(config.optim, step - 1, config.steps)
-            model.update.step(rate, clip_scale(norm, config.optim.clip))
             report.step(step, loss, norm, rate)
-
-            if due(step, config.run.evaluate_every, config.steps):
-                report.evaluation(model.evaluate(dataset.validation, looks))
-            report.log()
-            if due(step, config.checkpoint.every, config.steps):
-                whole, state = collect(model), collect_state(model)
-                with together(comm):
-                    if folder and whole is not None:
-                        saved = checkpoint.capture(
-                            step, whole, state, sampler.state(step), numerics, dataset.digest
-                        )
-                        checkpoint.save(folder.checkpoints, saved, config.checkpoint.keep)
+            crew.update(step, rate, clip_scale(norm, config.optim.clip))
+            report.updated()
+            end_step(step)
 
     trace.write(folder.path if folder else None)
     compare_copies(model)
@@ -92,18 +102,22 @@ def train(config: Config, comm: Communicator) -> None:
 
 
 def begin(
-    config: Config, model: ParallelModel, numerics: dict[str, str], data: str
+    config: Config, crew: Crew, model: ParallelModel, numerics: dict[str, str], data: str
 ) -> tuple[RunFolder | None, int]:
     """The run's folder (on rank 0), and the step after which it begins; sets the weights.
 
-    A resumed run continues from its newest whole checkpoint, on any layout.
+    After the loss of a rank that is the step that the others stand after. A resumed run continues
+    from its newest whole checkpoint, on any layout.
     """
     comm, kinds = model.comm, model.update.optimizer.kinds
     folder, saved, start = None, None, np.zeros(1, np.int64)
+    if rescued := crew.restore(model):
+        start[0] = crew.step
     with together(comm):
         if comm.rank == 0:
             folder = RunFolder.claim(config.run)
-            if config.run.resume and (saved := checkpoint.load_latest(folder.checkpoints, note)):
+            resume = config.run.resume and not rescued
+            if resume and (saved := checkpoint.load_latest(folder.checkpoints, note)):
                 if saved.data != data:
                     raise UserError(
                         f"the data of the run in {folder.path} has changed since its start"
@@ -121,20 +135,22 @@ def begin(
                             "--reproducible layout cannot keep its promise here"
                         )
                     note(f"the bits may differ from an undisturbed run's: {difference}")
-            if config.run.resume and not start[0]:
+            if resume and not start[0]:
                 note(f"there is nothing to resume in {folder.path}: starting at step 0")
-            folder.start(config, int(start[0]))
-    if comm.bcast(start)[0] > 0:
+            folder.start(config, int(start[0]) - rescued)
+    if comm.bcast(start)[0] > 0 and not rescued:
         spread(model, saved.model if saved else None)
         for kind in kinds:
             spread(model, saved.optimizer[kind] if saved else None, kind)
         model.update.optimizer.steps = int(start[0])
-    elif config.model.init_from:
+    elif config.model.init_from and not rescued:
         with together(comm):
             given = load_weights(config.model.init_from, shapes(model)) if folder else None
         spread(model, given)
-    else:
+    elif not rescued:
         model.initialize(config.seed)
+    config.run.dir = agree(comm, str(folder.path) if folder else None)[0] or ""
+    config.run.resume = True  # whoever begins again goes on with it
     return folder, int(start[0])
 
 
@@ -146,7 +162,8 @@ def due(step: int, every: int, last: int) -> bool:
 def main(arguments: list[str], world: Communicator) -> None:
     config = share_config(world, arguments)
     with Communicator(device=config.device, timeout=config.timeout) as comm:
-        train(config, comm)
+        crew = Crew(config, comm)
+        crew.work(lambda comm: train(config, crew, comm))
 
 
 if __name__ == "__main__":

@@ -6,9 +6,13 @@ import time
 from types import TracebackType
 from typing import NoReturn
 
+from mpi4py import MPI
+
+from hpcpar.comm.flight import leave
+from hpcpar.comm.lost import lost_ranks, survives
 from hpcpar.errors import EXIT_HANG, HangError
 
-__all__ = ["end_hung", "end_uncaught_hangs"]
+__all__ = ["end_hung", "end_process", "end_uncaught_hangs", "speaks"]
 
 
 def end_hung(error: HangError) -> NoReturn:
@@ -23,6 +27,22 @@ def end_hung(error: HangError) -> NoReturn:
     else:
         time.sleep(_OTHERS)
     os._exit(EXIT_HANG)
+
+
+def end_process(status: int) -> NoReturn:
+    """End this process in order; without MPI_Finalize where a rank is gone, for that may hang."""
+    if not survives() or not lost_ranks(MPI.COMM_WORLD):
+        sys.exit(status)
+    leave()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
+def speaks(rank: int) -> bool:
+    """Whether this rank of the world says what one rank says for all: the first that is left."""
+    gone = lost_ranks(MPI.COMM_WORLD) if survives() else []
+    return rank == min(set(range(rank + 1)) - set(gone))
 
 
 def end_uncaught_hangs() -> None:

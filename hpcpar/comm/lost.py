@@ -20,7 +20,7 @@ from mpi4py import MPI
 
 from hpcpar.errors import EXIT_HANG, LostRankError
 
-__all__ = ["can_lose_ranks", "is_loss", "losses", "lost_ranks", "revoke", "shrink"]
+__all__ = ["can_lose_ranks", "is_loss", "losses", "lost_ranks", "revoke", "shrink", "survives"]
 
 _CLASSES = (MPI.ERR_PROC_FAILED, MPI.ERR_PROC_FAILED_PENDING, MPI.ERR_REVOKED)
 
@@ -67,7 +67,7 @@ def lost_ranks(comm: MPI.Comm) -> list[int]:
     return []
 
 
-def shrink(comm: MPI.Intracomm, timeout: float) -> MPI.Intracomm:
+def shrink(comm: MPI.Comm, timeout: float) -> MPI.Intracomm:
     """A communicator of the ranks of `comm` that are left, in the same order. Collective over them.
 
     `comm` must be revoked. The process ends with status 3 where that takes `timeout` seconds: MPI's
@@ -96,7 +96,7 @@ def can_lose_ranks(comm: MPI.Comm) -> str:
     """
     if not MPI.Get_library_version().startswith("Open MPI v5"):
         return "this MPI library ends a job that loses a rank (Open MPI 5 need not)"
-    if os.environ.get("OMPI_MCA_mpi_ft_enable") != "1":  # noqa: SIM112
+    if not survives():
         return "mpirun was started without --with-ft ulfm"
     trial = comm.Dup()
     comm.Barrier()  # all have it
@@ -108,6 +108,11 @@ def can_lose_ranks(comm: MPI.Comm) -> str:
     except MPI.Exception as error:
         return f"MPI cannot go on without a rank ({error})"
     return "" if works else "MPI cannot go on without a rank"
+
+
+def survives() -> bool:
+    """Whether the launcher leaves the other ranks alive when one is gone."""
+    return os.environ.get("OMPI_MCA_mpi_ft_enable") == "1"  # noqa: SIM112
 
 
 def _give_up(rank: int, timeout: float) -> None:

@@ -18,7 +18,16 @@ from hpcpar.parallel.parts import Part, assemble
 if TYPE_CHECKING:
     from hpcpar.parallel.training import ParallelModel
 
-__all__ = ["collect", "collect_state", "compare_copies", "owned", "shapes", "spread"]
+__all__ = [
+    "collect",
+    "collect_state",
+    "compare_copies",
+    "fill",
+    "owned",
+    "shapes",
+    "spread",
+    "updated",
+]
 
 Whole = Mapping[str, np.ndarray]  # parameter name -> the whole tensor
 
@@ -60,19 +69,11 @@ def spread(model: "ParallelModel", whole: Whole | None, kind: str = "weights") -
 
     `whole` is None on all ranks but 0.
     """
-    held: dict[str, list[tuple[Piece, Array]]] = {}
-    for piece, array in _held(model, kind):
-        held.setdefault(piece.parameter.drawn_as or piece.name, []).append((piece, array))
     for name, shape in shapes(model).items():
         tensor = np.empty(shape, np.float32)
         if whole is not None:
             tensor[...] = whole[name]
-        device = model.comm.device
-        landed = model.comm.bcast(device.asarray(tensor))
-        for piece, array in held.get(name, []):
-            cut = piece.parameter.cut
-            local = landed if cut is None else cut.take(landed)
-            array[...] = local.reshape(-1)[piece.run.start : piece.run.stop]
+        fill(model, name, model.comm.bcast(model.comm.device.asarray(tensor)), kind)
 
 
 def compare_copies(model: "ParallelModel") -> None:
@@ -110,6 +111,26 @@ def owned(model: "ParallelModel", kind: str = "weights") -> Iterator[tuple[Part,
             held = next(p for p in model.update.pieces[number] if p.name == piece.name)
             start = piece.run.start - held.run.start
             yield _part(piece), state[piece.name][start : start + piece.size]
+
+
+def updated(model: "ParallelModel") -> Iterator[tuple[Part, Mapping[str, Array]]]:
+    """All that this rank updates, flat: weights and each kind of the optimizer's state.
+
+    Data-parallel ranks that hold whole parameters, and context-parallel ones, update the same.
+    """
+    state = model.update.optimizer.state
+    for piece, weights, _ in model.update.updated():
+        kinds = {kind: named[piece.name] for kind, named in state.items()}
+        yield _part(piece), {"weights": weights, **kinds}
+
+
+def fill(model: "ParallelModel", name: str, whole: Array, kind: str = "weights") -> None:
+    """Set what this rank holds of a tensor, from the whole of it."""
+    for piece, array in _held(model, kind):
+        if (piece.parameter.drawn_as or piece.name) == name:
+            cut = piece.parameter.cut
+            local = whole if cut is None else cut.take(whole)
+            array[...] = local.reshape(-1)[piece.run.start : piece.run.stop]
 
 
 def _held(model: "ParallelModel", kind: str) -> Iterator[tuple[Piece, Array]]:

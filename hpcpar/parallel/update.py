@@ -5,7 +5,7 @@ which part of it (ZeRO, Rajbhandari et al., arXiv:1910.02054). The norm is a sum
 are added exactly, so it can be shared too.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -99,16 +99,20 @@ class Update:
     def step(self, rate: float, scale: float) -> None:
         """One step of the optimizer with the gradient times `scale`. Collective."""
         with self._timeline.on("compute", "update"):
-            params, gradients = {}, {}
-            for number, pieces in self.pieces.items():
-                run = self._sums[number].run
-                own, total = self._weights.part(number, run), self._sums[number].result
-                for piece in pieces:
-                    place = slice(piece.at - run.start, piece.at - run.start + piece.size)
-                    params[piece.name], gradients[piece.name] = own[place], total[place]
+            params = {piece.name: weights for piece, weights, _ in self.updated()}
+            gradients = {piece.name: gradient for piece, _, gradient in self.updated()}
             self.optimizer.update(params, gradients, rate, scale)
         with self._timeline.on("communication", "share weights"):
             self.share()
+
+    def updated(self) -> Iterator[tuple[Piece, Array, Array]]:
+        """All that this rank updates: a piece, its weights and, after a sum, its gradient."""
+        for number, pieces in self.pieces.items():
+            run, total = self._sums[number].run, self._sums[number].result
+            own = self._weights.part(number, run)
+            for piece in pieces:
+                place = slice(piece.at - run.start, piece.at - run.start + piece.size)
+                yield piece, own[place], total[place]
 
     def share(self) -> None:
         """What changed here goes to the ranks that hold it too. Collective."""

@@ -30,6 +30,7 @@ class Report:
 
     Args:
         start: the run does steps start + 1 to config.steps.
+        rows: what is told of the last steps, kept here for whoever begins again after `start`.
     """
 
     def __init__(
@@ -39,14 +40,16 @@ class Report:
         config: "Config",
         dataset: "Dataset",
         model: "ParallelModel",
+        rows: dict[int, dict[str, Any]] | None = None,
     ) -> None:
         comm = model.comm
+        self._rows = {} if rows is None else rows
         self._model = model
         self._folder, self._start, self._config, self._dataset = folder, start, config, dataset
         self._layout = {"ranks": comm.size, "nodes": comm.nodes, **model.layout}
         self._unit = "samples" if dataset.kind == "table" else "tokens"
         self._per_step = config.batch.size * dataset.train.targets_per_sample
-        self._row: dict[str, Any] = {}
+        self._row = self._rows.get(start, {})
         self._progress = Progress(start, config.steps, self._unit) if folder else None
         self._began = self._wall = 0.0
         self._before = dict.fromkeys(KINDS, 0.0)
@@ -80,22 +83,24 @@ class Report:
         self._began = time.monotonic()
 
     def step(self, step: int, loss: float, norm: float, rate: float) -> None:
-        """A step is done: its loss, the gradient's norm before clipping, the learning rate."""
-        seconds = time.monotonic() - self._began
-        self._wall += seconds
+        """Before the update: the loss, the gradient's norm before clipping, the learning rate."""
+        row = {"step": step, "loss": loss, "gradient_norm": norm, "learning_rate": rate}
+        self._row = self._rows[step] = row | self._speed()
+        self._rows.pop(step - 2, None)  # the ranks that are left may stand one step before
+
+    def updated(self) -> None:
+        """The step is done."""
+        self._row |= self._speed()
+        self._wall += self._row["seconds"]
         for kind, total in self._model.timeline.read().items():
             self._spent[kind] += total - self._before[kind]
-        speed = self._per_step / seconds
-        self._row = {
-            "step": step,
-            "loss": loss,
-            "gradient_norm": norm,
-            "learning_rate": rate,
-            "seconds": seconds,
-            f"{self._unit}_per_second": speed,
-        }
         if self._progress:
-            self._progress.step(step, loss, speed)
+            speed = self._row[f"{self._unit}_per_second"]
+            self._progress.step(self._row["step"], self._row["loss"], speed)
+
+    def _speed(self) -> dict[str, float]:
+        seconds = time.monotonic() - self._began
+        return {"seconds": seconds, f"{self._unit}_per_second": self._per_step / seconds}
 
     def evaluation(self, loss: float) -> None:
         """The validation loss after the step that was told last."""

@@ -30,7 +30,7 @@ from hpcpar.comm.flight.links import addresses
 from hpcpar.comm.flight.recorder import Recorder
 from hpcpar.comm.flight.watch import Watch, listen, start_watcher
 
-__all__ = ["open_flight"]
+__all__ = ["leave", "open_flight"]
 
 PLAN_BYTES = 2048  # of what rank 0 tells all
 
@@ -102,6 +102,11 @@ class Process:
 
 
 _PROCESS = Process()
+
+
+def leave() -> None:
+    """The orderly end of a process that ends without the interpreter's."""
+    _PROCESS.leave()
 
 
 def open_flight(mpi_comm: MPI.Intracomm, timeout: float, node: int | None = None) -> Flight:

@@ -1,0 +1,172 @@
+"""The ranks of a run: they vote on every step, and where one is lost, those that are left go on.
+
+`--recovery shrink` needs an MPI that outlives a rank (Open MPI 5 with ULFM). What happens then:
+
+1. In its next wait for others every rank has a `LostRankError` raised (comm/lost.py).
+2. They end the vote that some may wait in, so that all stand after the same step, and shrink the
+   communicator to those that are left. Ranks that the layout has no place for are spare.
+3. Model and mesh are made anew on these, and the state of that step is put together from what they
+   have: their own parts, and those of lost ranks in the backup (backup.py, rescue.py).
+
+The backup of a step stays until the ranks that are left have the state, and have voted.
+"""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from mpi4py import MPI
+
+from hpcpar.comm import Communicator
+from hpcpar.comm.flight.words import rank_names
+from hpcpar.comm.lost import can_lose_ranks, lost_ranks, shrink
+from hpcpar.comm.vote import HERE, veto, vote
+from hpcpar.entry import note
+from hpcpar.errors import LostRankError, UserError
+from hpcpar.parallel.config import ParallelConfig
+from hpcpar.recovery.backup import Backup
+from hpcpar.recovery.fewer import fewer
+from hpcpar.recovery.rescue import Parts, rescue
+
+if TYPE_CHECKING:
+    from hpcpar.config import Config
+    from hpcpar.parallel import ParallelModel
+
+__all__ = ["Crew"]
+
+
+class Crew:
+    """The ranks of a run.
+
+    Attributes: comm, those that train, None on a spare rank; parallel, their layout; step, the last
+    one that they all have done; rows, what the run tells of its last steps.
+    """
+
+    FINISHED, GO_ON = 2, 4  # answers
+
+    def __init__(self, config: "Config", comm: Communicator) -> None:
+        """Collective. Raises `UserError` where this MPI cannot do what --recovery asks for."""
+        self._config, self._everybody = config, comm
+        self.comm: Communicator | None = comm
+        self.parallel: ParallelConfig = config.parallel
+        self.step, self.rows = 0, dict[int, dict[str, Any]]()
+        self.survives = config.recovery == "shrink" and comm.size > 1
+        self._model: ParallelModel | None = None
+        self._backup: Backup | None = None  # of the model
+        self._agreed = False  # whether all have voted since it was made
+        self._saved: Parts | None = None  # of the step, until the backup has been voted on
+        self._voted = False  # in vain, since the last loss
+        self._lost: set[int] = set()  # in MPI_COMM_WORLD
+        if self.survives and (problem := can_lose_ranks(comm.mpi)):
+            raise UserError(
+                f"--recovery shrink: {problem}; start with mpirun --with-ft ulfm, "
+                "or take --recovery relaunch"
+            )
+
+    def work(self, run: Callable[[Communicator], None]) -> None:
+        """`run` it, again on the ranks that are left after each loss, until it has come to its end.
+
+        Collective; every rank returns when all have come there.
+        """
+        while True:
+            try:
+                if self.comm is None:
+                    self._stand_by()
+                else:
+                    run(self.comm)
+                    self._vote(self.FINISHED)
+                return
+            except UserError:
+                self._vote(self.FINISHED)  # all ranks that train have it
+                raise
+            except LostRankError:
+                if not self.survives:
+                    raise
+                self._regroup()
+
+    @property
+    def rescued(self) -> bool:
+        """Whether the state of the last step comes from the ranks that are left after a loss."""
+        return self._saved is not None
+
+    def restore(self, model: "ParallelModel") -> bool:
+        """Set the state of the last step, where these ranks have it. Collective."""
+        if self._saved is None:
+            return False
+        missing = rescue(model, self._saved, model.update.optimizer.kinds)
+        if missing:
+            note(
+                f"parts of {', '.join(missing[:3])}{', ...' * (len(missing) > 3)} were lost with "
+                "their copies: the run goes on from its newest checkpoint", model.comm,
+            )  # fmt: skip
+            self._saved, self.step = None, 0
+            return False
+        model.update.optimizer.steps = self.step
+        return True
+
+    def back_up(self, model: "ParallelModel", step: int) -> None:
+        """From now on the state of `model`, which stands after `step`, is backed up. Collective."""
+        self._model, self._agreed = model, False
+        self._backup = Backup(model, self._config.optim) if self.survives else None
+        if self._saved is None:
+            self.step = step
+
+    def update(self, step: int, rate: float, scale: float) -> None:
+        """The update of a step, after all have voted that they came so far. Collective."""
+        backup = self._backup
+        if backup is not None:
+            backup.exchange()
+        self._vote(self.GO_ON)
+        # From here to the end of both updates nobody waits for anybody.
+        self._saved, self._agreed, self.step = None, True, step
+        if backup is not None:
+            backup.update(rate, scale)
+        assert self._model is not None
+        self._model.update.step(rate, scale)
+
+    def _vote(self, answers: int) -> int:
+        try:
+            return vote(self._everybody, answers | HERE, self.survives)
+        except LostRankError:
+            self._voted = True
+            raise
+
+    def _stand_by(self) -> None:
+        """A spare rank votes with the others until they have come to the end."""
+        while not self._vote(self.FINISHED | self.GO_ON) & self.FINISHED:
+            pass
+
+    def _regroup(self) -> None:
+        """The ranks that are left find each other, also when others are lost meanwhile."""
+        if self._agreed and self._backup is not None:
+            self._saved = self._backup.parts()
+        self._backup, self._model, self._agreed = None, None, False
+        mpi, timeout = self._everybody.mpi, self._config.timeout
+        while True:
+            if not self._voted:
+                veto(mpi, timeout)
+            mpi, self._voted = shrink(mpi, timeout), False
+            try:
+                device = self._config.device
+                self._everybody = Communicator(mpi, device=device, timeout=timeout)
+                self._settle()
+                return
+            except LostRankError:
+                continue
+
+    def _settle(self) -> None:
+        """Who does what now."""
+        everybody = self._everybody
+        self.parallel, count = fewer(
+            self._config.parallel, everybody.size, self._config.reproducible
+        )
+        self.comm = everybody
+        if count < everybody.size:
+            self.comm = everybody.split(0 if everybody.rank < count else None)
+        news = [rank for rank in lost_ranks(MPI.COMM_WORLD) if rank not in self._lost]
+        self._lost.update(news)
+        since = f"after step {self.step}" if self.rescued else "from the newest checkpoint"
+        note(
+            f"{rank_names(news)} {'was' if len(news) == 1 else 'were'} lost: "
+            f"{count} rank{'s' * (count > 1)} go{'es' * (count == 1)} on {since}"
+            + f", {everybody.size - count} stand by" * (count < everybody.size), everybody,
+        )  # fmt: skip
