@@ -1,5 +1,6 @@
 """A vote: what all ranks say yes to. It also finds ranks that are gone, on all others alike."""
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,18 +18,20 @@ __all__ = ["HERE", "veto", "vote"]
 HERE = 1  # a rank that has come as far as all others; every question has a bit above it
 
 
-def vote(comm: "Communicator", answers: int, survives: bool) -> int:
+def vote(comm: "Communicator", answers: int, survives: bool, spare: bool = False) -> int:
     """The bits that are set in every rank's `answers`, with HERE set. Collective.
 
     With `survives` it is uniform (Bland et al., IJHPCA 2013): a rank that is gone before the end of
-    the vote raises `LostRankError` on all ranks that are left, or on none of them.
+    the vote raises `LostRankError` on all ranks that are left, or on none of them. A `spare` rank
+    has nothing to do between votes: it leaves its core to the others, and waits as long as they
+    work, which have limits of their own.
     """
     if not survives:
         bits = np.array([answers >> place & 1 for place in range(16)], np.int64)
         return sum(int(bit) << place for place, bit in enumerate(comm.allreduce(bits, "min")))
     common = np.array([answers | HERE], np.intc)
     try:
-        _agree(comm.mpi, comm.timeout, common)
+        _agree(comm.mpi, math.inf if spare else comm.timeout, common, idle=spare)
         if not common[0] & HERE:
             raise LostRankError("others have found that a rank is gone")
     except (MPI.Exception, LostRankError) as error:
@@ -50,6 +53,7 @@ def veto(mpi_comm: MPI.Comm, timeout: float) -> None:
             raise
 
 
-def _agree(mpi_comm: MPI.Comm, timeout: float, word: np.ndarray) -> None:
+def _agree(mpi_comm: MPI.Comm, timeout: float, word: np.ndarray, idle: bool = False) -> None:
     """The bits that are set on all ranks, in `word`: it works on revoked communicators too."""
-    Aside(mpi_comm, timeout, "vote").finish(mpi_comm.Iagree(word).Test)
+    aside = Aside(mpi_comm, timeout, "vote")
+    (aside.rest if idle else aside.finish)(mpi_comm.Iagree(word).Test)

@@ -14,15 +14,18 @@ The backup of a step stays until the ranks that are left have the state, and hav
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from mpi4py import MPI
 
 from hpcpar.comm import Communicator
 from hpcpar.comm.flight.words import rank_names
 from hpcpar.comm.lost import can_lose_ranks, lost_ranks, shrink
 from hpcpar.comm.vote import HERE, veto, vote
+from hpcpar.device import Array
 from hpcpar.entry import note
 from hpcpar.errors import LostRankError, UserError
 from hpcpar.parallel.config import ParallelConfig
+from hpcpar.parallel.state import fill
 from hpcpar.recovery.backup import Backup
 from hpcpar.recovery.fewer import fewer
 from hpcpar.recovery.rescue import Parts, rescue
@@ -90,18 +93,22 @@ class Crew:
 
     def restore(self, model: "ParallelModel") -> bool:
         """Set the state of the last step, where these ranks have it. Collective."""
+        if self._rescue(lambda name, kind, whole: fill(model, name, whole, kind)):
+            model.update.optimizer.steps = self.step
+        return self.rescued
+
+    def _rescue(self, take: Callable[[str, str, Array], None] | None) -> bool:
+        """Give the state of the last step to those that take it. Collective, spare ranks too."""
         if self._saved is None:
             return False
-        missing = rescue(model, self._saved, model.update.optimizer.kinds)
-        if missing:
+        if missing := rescue(self._everybody, self._saved, take):
+            names = ", ".join(missing[:3]) + ", ..." * (len(missing) > 3)
             note(
-                f"parts of {', '.join(missing[:3])}{', ...' * (len(missing) > 3)} were lost with "
-                "their copies: the run goes on from its newest checkpoint", model.comm,
+                f"parts of {names} were lost with their copies: the run goes on from its newest "
+                "checkpoint", self._everybody,
             )  # fmt: skip
             self._saved, self.step = None, 0
-            return False
-        model.update.optimizer.steps = self.step
-        return True
+        return self.rescued
 
     def back_up(self, model: "ParallelModel", step: int) -> None:
         """From now on the state of `model`, which stands after `step`, is backed up. Collective."""
@@ -125,15 +132,16 @@ class Crew:
 
     def _vote(self, answers: int) -> int:
         try:
-            return vote(self._everybody, answers | HERE, self.survives)
+            return vote(self._everybody, answers | HERE, self.survives, self.comm is None)
         except LostRankError:
             self._voted = True
             raise
 
     def _stand_by(self) -> None:
-        """A spare rank votes with the others until they have come to the end."""
+        """A spare rank gives what it has, and votes with the others until they are at the end."""
+        self._rescue(None)
         while not self._vote(self.FINISHED | self.GO_ON) & self.FINISHED:
-            pass
+            self._saved = None
 
     def _regroup(self) -> None:
         """The ranks that are left find each other, also when others are lost meanwhile."""
@@ -156,6 +164,14 @@ class Crew:
     def _settle(self) -> None:
         """Who does what now."""
         everybody = self._everybody
+        # Spare ranks have nothing, and know no step.
+        mine = -1 if self._saved is None else self.step
+        steps = everybody.allgather(np.array([mine])).tolist()
+        if len({step for step in steps if step >= 0}) > 1:
+            raise RuntimeError(f"the ranks that are left stand after different steps: {steps}")
+        self.step = max(*steps, 0)
+        if max(steps) >= 0 and self._saved is None:
+            self._saved = []
         self.parallel, count = fewer(
             self._config.parallel, everybody.size, self._config.reproducible
         )

@@ -1,7 +1,7 @@
 """The state of a run, put together from what the ranks that are left have of it."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -9,42 +9,48 @@ import numpy as np
 from hpcpar.comm import agree
 from hpcpar.device import Array, to_host
 from hpcpar.parallel.parts import Part, assemble
-from hpcpar.parallel.state import fill, shapes
 
 if TYPE_CHECKING:
-    from hpcpar.parallel import ParallelModel
+    from hpcpar.comm import Communicator
 
 __all__ = ["choose_parts", "rescue"]
 
 Parts = Sequence[tuple[Part, Mapping[str, Array]]]  # each with its values, by kind
+Fill = Callable[[str, str, Array], None]
 
 
-def rescue(model: "ParallelModel", parts: Parts, kinds: Sequence[str]) -> list[str]:
-    """Set the weights and the optimizer's state from the `parts` of all ranks. Collective.
+def rescue(comm: "Communicator", parts: Parts, fill: Fill | None) -> list[str]:
+    """Put tensors together from the `parts` of all ranks, for those that have a use for them.
 
-    Returns the names of the tensors of which not all could be found; nothing is set then. A
-    tensor at a time goes over the network, each part of it from one rank.
+    Returns the names of the tensors of which not all could be found; nothing is filled then. A
+    tensor at a time goes over the network, each part of it from one rank. Collective.
+
+    Args:
+        fill: what to do with each whole tensor: name, kind, and its values on the device.
     """
-    comm = model.comm
-    told = agree(comm, json.dumps([part.to_json() for part, _ in parts]))
-    offers = [
-        (rank, number, Part.from_json(fields))
-        for rank, text in enumerate(told)
-        for number, fields in enumerate(json.loads(text or "[]"))
-    ]
-    chosen = {name: choose_parts(shape, offers, name) for name, shape in shapes(model).items()}
-    missing = [name for name, found in chosen.items() if found is None]
-    if missing:
+    mine = [part.to_json() for part, _ in parts]
+    kinds = sorted({kind for _, values in parts for kind in values})
+    offers, shapes, every = [], dict[str, tuple[int, ...]](), set[str]()
+    for rank, text in enumerate(agree(comm, json.dumps([kinds, mine]))):
+        theirs, told = json.loads(text or "[[], []]")
+        every.update(theirs)
+        for number, part in enumerate(map(Part.from_json, told)):
+            offers.append((rank, number, part))
+            shapes[part.name] = part.shape
+    chosen = {name: choose_parts(shape, offers, name) for name, shape in shapes.items()}
+    if missing := [name for name, found in chosen.items() if found is None]:
         return missing
     xp = comm.device.xp
-    for name, shape in shapes(model).items():
+    for name, shape in shapes.items():
         found = chosen[name] or []
-        for kind in ["weights", *kinds]:
-            mine = [parts[number][1][kind] for rank, number, _ in found if rank == comm.rank]
-            flat = to_host(comm.allgather(xp.concatenate([xp.empty(0, np.float32), *mine])))
-            ends = np.cumsum([len(part.run) for _, _, part in found])[:-1]
-            pieces = zip((part for _, _, part in found), np.split(flat, ends), strict=True)
-            fill(model, name, comm.device.asarray(assemble(shape, pieces)), kind)
+        ends = np.cumsum([len(part.run) for _, _, part in found])[:-1]
+        for kind in sorted(every):
+            own = [parts[number][1][kind] for rank, number, _ in found if rank == comm.rank]
+            flat = comm.allgather(xp.concatenate([xp.empty(0, np.float32), *own]))
+            if fill is not None:
+                values = np.split(to_host(flat), ends)
+                pieces = zip((part for _, _, part in found), values, strict=True)
+                fill(name, kind, comm.device.asarray(assemble(shape, pieces)))
     return []
 
 
