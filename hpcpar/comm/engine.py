@@ -33,12 +33,17 @@ class Patience:
         crowded: more ranks than cores: then the others need this core to get any further.
     """
 
-    __slots__ = ("_crowded", "_limit", "_rounds", "_seen", "_timeout")
+    __slots__ = ("_crowded", "_limit", "_rounds", "_seen", "_timeout", "renewed")
 
     def __init__(self, timeout: float, crowded: bool) -> None:
         self._timeout, self._crowded = timeout, crowded
         self._rounds = _SPINS if crowded else 0
         self._seen, self._limit = -1, 0.0
+        self.renewed = False
+
+    def renew(self) -> None:
+        """Begin again, once."""
+        self._seen, self.renewed = -1, True
 
     def over(self, progress: int) -> bool:
         """After a round in vain: pause; whether `progress` has stayed the same for too long."""
@@ -118,17 +123,22 @@ class Engine:
                 if call.finished != seen:
                     seen = call.finished
                     recorder.progress()
-                if patience.over(seen):
-                    self.give_up(call)
+                if patience.over(seen) and self.give_up(call, patience):
                     return
         finally:
             recorder.go_on()
 
-    def give_up(self, call: Call) -> HangError:
-        """The error of a wait that was too long; everything under way fails with it."""
+    def give_up(self, call: Call, patience: Patience) -> HangError | None:
+        """The error of a wait that was too long; everything under way fails with it.
+
+        None where those who were waited for have been killed: their loss is about to be found.
+        """
         peers = sorted(set(call.pending()))
         whom = f"for {ranks_text(peers)}" if peers else "for the other ranks"
         told = call.flight.verdict(call.kind, call.number)
+        if told.killed and not patience.renewed:
+            patience.renew()
+            return None
         self.broken = f"{call.who} waited {self.timeout:g} s in {call} {whom}"
         error = HangError(
             f"{self.broken}: {told.sentence}",

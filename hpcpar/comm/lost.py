@@ -15,12 +15,25 @@ import sys
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from mpi4py import MPI
 
 from hpcpar.errors import EXIT_HANG, LostRankError
 
-__all__ = ["can_lose_ranks", "is_loss", "losses", "lost_ranks", "revoke", "shrink", "survives"]
+if TYPE_CHECKING:
+    from hpcpar.comm.communicator import Communicator
+
+__all__ = [
+    "can_lose_ranks",
+    "is_loss",
+    "kill_the_hung",
+    "losses",
+    "lost_ranks",
+    "revoke",
+    "shrink",
+    "survives",
+]
 
 _CLASSES = (MPI.ERR_PROC_FAILED, MPI.ERR_PROC_FAILED_PENDING, MPI.ERR_REVOKED)
 
@@ -113,6 +126,11 @@ def can_lose_ranks(comm: MPI.Comm) -> str:
 def survives() -> bool:
     """Whether the launcher leaves the other ranks alive when one is gone."""
     return os.environ.get("OMPI_MCA_mpi_ft_enable") == "1"  # noqa: SIM112
+
+
+def kill_the_hung(comm: "Communicator") -> None:
+    """From now on ranks that are stopped or hung are killed and count as lost (comm/flight)."""
+    comm._flight.recovers()
 
 
 def _give_up(rank: int, timeout: float) -> None:

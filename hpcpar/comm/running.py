@@ -117,7 +117,8 @@ class Running:
             if patience.over(0):
                 call = Call(self._flight, self._who, "collective", name, number, tag, {}, record)
                 call.pending = lambda: (peer,)
-                raise self._engine.give_up(call)
+                if error := self._engine.give_up(call, patience):
+                    raise error
 
     def progress(self) -> None:
         """Move on what is under way, without waiting: for long computations between calls."""

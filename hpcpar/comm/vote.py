@@ -1,6 +1,7 @@
 """A vote: what all ranks say yes to. It also finds ranks that are gone, on all others alike."""
 
-import math
+import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -8,6 +9,7 @@ from mpi4py import MPI
 
 from hpcpar.comm.aside import Aside
 from hpcpar.comm.lost import is_loss
+from hpcpar.comm.request import Call, Work
 from hpcpar.errors import LostRankError
 
 if TYPE_CHECKING:
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["HERE", "veto", "vote"]
 
+_NAP = 5e-4  # seconds
 HERE = 1  # a rank that has come as far as all others; every question has a bit above it
 
 
@@ -30,14 +33,13 @@ def vote(comm: "Communicator", answers: int, survives: bool, spare: bool = False
         bits = np.array([answers >> place & 1 for place in range(16)], np.int64)
         return sum(int(bit) << place for place, bit in enumerate(comm.allreduce(bits, "min")))
     common = np.array([answers | HERE], np.intc)
-    try:
-        _agree(comm.mpi, math.inf if spare else comm.timeout, common, idle=spare)
-        if not common[0] & HERE:
-            raise LostRankError("others have found that a rank is gone")
-    except (MPI.Exception, LostRankError) as error:
-        if not is_loss(error):
-            raise
-        raise comm._engine.explain(error, f"{comm._who}, vote") from error
+    request = comm._start("vote", partial(_agree, comm.mpi, common))
+    while spare and not request.test():
+        time.sleep(_NAP)
+    request.wait()
+    if not common[0] & HERE:
+        lost = LostRankError("others have found that a rank is gone")
+        raise comm._engine.explain(lost, f"{comm._who}, vote")
     return int(common[0])
 
 
@@ -47,13 +49,14 @@ def veto(mpi_comm: MPI.Comm, timeout: float) -> None:
     For ranks that have found a loss elsewhere. All ranks that are left hold as many votes.
     """
     try:
-        _agree(mpi_comm, timeout, np.zeros(1, np.intc))
+        Aside(mpi_comm, timeout, "vote").finish(mpi_comm.Iagree(np.zeros(1, np.intc)).Test)
     except MPI.Exception as error:
         if not is_loss(error):
             raise
 
 
-def _agree(mpi_comm: MPI.Comm, timeout: float, word: np.ndarray, idle: bool = False) -> None:
+def _agree(mpi_comm: MPI.Comm, word: np.ndarray, _: Call) -> Work:
     """The bits that are set on all ranks, in `word`: it works on revoked communicators too."""
-    aside = Aside(mpi_comm, timeout, "vote")
-    (aside.rest if idle else aside.finish)(mpi_comm.Iagree(word).Test)
+    request = mpi_comm.Iagree(word)
+    while not request.Test():
+        yield

@@ -19,7 +19,7 @@ from mpi4py import MPI
 
 from hpcpar.comm import Communicator
 from hpcpar.comm.flight.words import rank_names
-from hpcpar.comm.lost import can_lose_ranks, lost_ranks, shrink
+from hpcpar.comm.lost import can_lose_ranks, kill_the_hung, lost_ranks, shrink
 from hpcpar.comm.vote import HERE, veto, vote
 from hpcpar.device import Array
 from hpcpar.entry import note
@@ -62,8 +62,10 @@ class Crew:
         if self.survives and (problem := can_lose_ranks(comm.mpi)):
             raise UserError(
                 f"--recovery shrink: {problem}; start with mpirun --with-ft ulfm, "
-                "or take --recovery relaunch"
+                "or take --recovery none"
             )
+        if self.survives:
+            kill_the_hung(comm)
 
     def work(self, run: Callable[[Communicator], None]) -> None:
         """`run` it, again on the ranks that are left after each loss, until it has come to its end.

@@ -68,6 +68,11 @@ class Flight:
             told = Told(verdict(rows, (self.recorder.rank, key)), table(rows), True)
         return told
 
+    def recovers(self) -> None:
+        """From now on ranks that are stopped or hung are killed, and the others go on."""
+        if self._watch is not None:
+            self._watch.recovers()
+
     def close(self) -> None:
         """Forget the communicator; recorder and watch stay with the process."""
         self.recorder.close_group(self._handle)

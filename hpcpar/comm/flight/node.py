@@ -181,6 +181,12 @@ class Node:
             rows[number] = self.ranks[number].row(states[number], stack)
         return [rows.get(number) or missing_row(number) for number in self.expected]
 
+    def kill(self, ranks: Sequence[int]) -> None:
+        """Kill those of these ranks that are here."""
+        for rank in self.living:
+            if rank.rank in ranks:
+                rank.signal(signal.SIGKILL)
+
     def end(self) -> None:
         """End all ranks with exit status 3, whatever they are doing."""
         living = self.living

@@ -72,6 +72,11 @@ class Star:
         for line in list(self.lines):
             line.offer({"end": True})
 
+    def kill(self, ranks: list[int]) -> None:
+        """Have ranks killed, wherever they are."""
+        for line in list(self.lines):
+            line.offer({"kill": ranks})
+
     def _linked(self) -> list[Line]:
         return [line for line, nonce in self.lines.items() if not nonce]
 

@@ -38,6 +38,7 @@ class Told:
     sentence: str
     table: str
     first: bool
+    killed: tuple[int, ...] = ()  # ranks that are gone now, for the others to go on without them
 
 
 class Watch:
@@ -65,8 +66,14 @@ class Watch:
             while time.monotonic() < deadline:
                 for message in self._line.receive():
                     if tuple(message["ask"]) == key:  # not an answer that came too late
-                        return Told(message["sentence"], message["table"], message["first"])
+                        return Told(message["sentence"], message["table"], message["first"],
+                            tuple(message["killed"]))  # fmt: skip
         return None
+
+    def recovers(self) -> None:
+        """Say that the ranks go on without those that are lost."""
+        with self._lock, contextlib.suppress(OSError):
+            self._line.send({"recovers": True})
 
     def leave(self, failed: bool) -> None:
         """Say that this process comes to its end."""

@@ -10,12 +10,14 @@ import contextlib
 import json
 import os
 import selectors
+import signal
 import socket
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
+from hpcpar.comm.flight.beats import Beats, suspects
 from hpcpar.comm.flight.folder import sweep
 from hpcpar.comm.flight.layout import read_ranges
 from hpcpar.comm.flight.links import Line, Message, peer
@@ -24,6 +26,7 @@ from hpcpar.comm.flight.rows import Row, missing_row, to_json
 from hpcpar.comm.flight.star import Star, reach
 from hpcpar.comm.flight.table import table
 from hpcpar.comm.flight.verdict import Key, find_call, verdict
+from hpcpar.comm.flight.words import rank_names
 
 __all__ = ["Watcher", "main"]
 
@@ -37,6 +40,7 @@ class Story:
 
     def __init__(self, key: Key, rows: list[Row], sentence: str, table: str) -> None:
         self.key, self.sentence, self.table = key, sentence, table
+        self.killed: list[int] = []
         self.calls = {row.rank: row.call for row in rows if row.call is not None}
         self.born = time.monotonic()
 
@@ -49,7 +53,10 @@ class Story:
 
     def message(self, key: Key, first: bool) -> Message:
         """The answer to a rank that asked about a call."""
-        return {"ask": key, "sentence": self.sentence, "table": self.table, "first": first}
+        return {
+            "ask": key, "sentence": self.sentence, "table": self.table, "first": first,
+            "killed": self.killed,
+        }  # fmt: skip
 
 
 class Watcher:
@@ -72,6 +79,8 @@ class Watcher:
         self.asked: dict[int, Line] = {}  # ranks that wait for an answer of the head
         self.story: Story | None = None  # the last one
         self.wrong = False
+        self.recovers = False  # ranks go on without those that are lost
+        self.beats = Beats(self.node)
         self.born = time.monotonic()
 
     def run(self) -> None:
@@ -134,7 +143,9 @@ class Watcher:
             self.selector.unregister(rank.line)  # its process is watched by itself
             return
         for message in messages:
-            if "bye" in message:
+            if "recovers" in message:
+                self.recovers = True
+            elif "bye" in message:
                 rank.left = True
                 self.wrong |= bool(message["bye"])
             elif "ask" in message:
@@ -146,6 +157,9 @@ class Watcher:
         self.selector.unregister(rank.process)
 
     def _look(self, elapsed: float) -> None:
+        for stopped in self.beats.look(elapsed) if self.recovers else []:
+            self._say(f"rank {stopped.rank} was stopped by a signal: it is killed, and lost")
+            stopped.signal(signal.SIGKILL)
         found = self.node.hung(elapsed)
         if found is None:
             return
@@ -181,6 +195,8 @@ class Watcher:
             if "collect" in message:
                 rows = [to_json(row) for row in self.node.rows()]
                 line.offer({"rows": rows, "number": message["collect"]})
+            elif "kill" in message:
+                self.node.kill(message["kill"])
             elif "end" in message:
                 self.wrong = True
                 self.node.end()
@@ -202,6 +218,11 @@ class Watcher:
         if story is None or not story.tells(rank, key):
             rows = self._rows()
             story = self.story = Story(key, rows, verdict(rows, (rank, key)), table(rows))
+            if self.recovers and (hung := suspects(rows)):
+                story.killed = hung
+                self._say(f"{story.sentence}; {rank_names(hung)} is killed, and lost")
+                self.star.kill(hung)
+                self.node.kill(hung)
             return story.message(key, first=True)
         return story.message(key, first=False)
 
@@ -225,6 +246,10 @@ class Watcher:
                 (self.folder / "hang.txt").write_text(text)
         self.star.end()
         self.node.end()
+
+    def _say(self, text: str) -> None:
+        with contextlib.suppress(OSError):
+            os.write(2, f"hpcpar: {text}\n".encode())
 
 
 def _key(fields: list[Any]) -> Key:
