@@ -26,6 +26,8 @@ def end_hung(error: HangError) -> NoReturn:
         print(f"hpcpar: {error.story}", file=sys.stderr, flush=True)
     else:
         time.sleep(_OTHERS)
+    if survives():  # or the launcher would leave the hung rank alone
+        MPI.COMM_WORLD.Abort(EXIT_HANG)
     os._exit(EXIT_HANG)
 
 

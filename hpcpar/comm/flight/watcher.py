@@ -8,6 +8,7 @@ has lost the head acts alone. Each ends as soon as the ranks of its node are gon
 
 import contextlib
 import json
+import math
 import os
 import selectors
 import signal
@@ -32,6 +33,7 @@ __all__ = ["Watcher", "main"]
 
 POLL = 0.25  # seconds between two looks at the recorders
 FRESH = 10.0  # seconds for which a story is told to others
+TELL = 2.0  # seconds for ranks to say why they end
 START_LIMIT = 3.0  # seconds for ranks to come
 
 
@@ -81,6 +83,7 @@ class Watcher:
         self.wrong = False
         self.recovers = False  # ranks go on without those that are lost
         self.beats = Beats(self.node)
+        self.doom = math.inf  # when all ranks are ended
         self.born = time.monotonic()
 
     def run(self) -> None:
@@ -97,6 +100,10 @@ class Watcher:
             while self.star.heard:
                 self._hear_node(*self.star.heard.pop(0))
             now = time.monotonic()
+            if now > self.doom:
+                self.doom = math.inf
+                self.star.end()
+                self.node.end()
             if now - looked >= POLL:
                 # Time in which this process did not run either is not counted as anybody's wait.
                 self._look(min(now - looked, 2 * POLL))
@@ -218,13 +225,20 @@ class Watcher:
         if story is None or not story.tells(rank, key):
             rows = self._rows()
             story = self.story = Story(key, rows, verdict(rows, (rank, key)), table(rows))
-            if self.recovers and (hung := suspects(rows)):
-                story.killed = hung
-                self._say(f"{story.sentence}; {rank_names(hung)} is killed, and lost")
-                self.star.kill(hung)
-                self.node.kill(hung)
+            if self.recovers:
+                self._kill_hung(story, suspects(rows))
             return story.message(key, first=True)
         return story.message(key, first=False)
+
+    def _kill_hung(self, story: Story, hung: list[int]) -> None:
+        """The ranks to blame, or all where nobody can be: the launcher would leave some alive."""
+        if not hung:
+            self.doom = time.monotonic() + TELL
+            return
+        story.killed = hung
+        self._say(f"{story.sentence}; {rank_names(hung)} is killed, and lost")
+        self.star.kill(hung)
+        self.node.kill(hung)
 
     def _end_hang(self, rank: int, key: Key) -> None:
         """Say what is wrong, once, and end the job, unless the rank has come out meanwhile."""
