@@ -2,7 +2,7 @@
 
 config.toml     complete: `python -m hpcpar.train config.toml` runs the same again
 metrics.jsonl   a line a step, flushed
-checkpoints/    see checkpoint.py
+checkpoints/    see hpcpar/checkpoint
 loss.svg        the loss over the steps
 trace.json      with --run.trace: for ui.perfetto.dev; timeline.svg and timeline_planned.svg
 summary.json    written at the end; a run that has one is complete
