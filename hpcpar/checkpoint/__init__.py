@@ -12,7 +12,7 @@
 
 from hpcpar.checkpoint.config import CheckpointConfig
 from hpcpar.checkpoint.manifest import Facts, read_manifest
-from hpcpar.checkpoint.places import list_checkpoints, prune
+from hpcpar.checkpoint.places import list_checkpoints, remove
 from hpcpar.checkpoint.reading import Checkpoint, check_fit, damages, load, load_latest
 from hpcpar.checkpoint.restore import restore
 from hpcpar.checkpoint.writer import Writer
@@ -27,7 +27,7 @@ __all__ = [
     "list_checkpoints",
     "load",
     "load_latest",
-    "prune",
     "read_manifest",
+    "remove",
     "restore",
 ]

@@ -9,8 +9,8 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from io import BufferedReader
+from pathlib import Path
 
 import numpy as np
 

@@ -23,6 +23,7 @@ __all__ = [
     "place_of",
     "prune",
     "publish",
+    "remove",
     "remove_leftovers",
     "step_of",
 ]
@@ -85,27 +86,25 @@ def publish(partial: Path, place: Path) -> None:
         shutil.rmtree(replaced)
 
 
-def prune(folder: Path, keep: int, newest: int | None = None) -> list[Path]:
-    """Remove all but the newest `keep` checkpoints of the steps up to `newest`, the oldest first.
+def prune(folder: Path, keep: int, newest: int) -> None:
+    """Remove all but the newest `keep` checkpoints of the steps up to `newest`; raises OSError.
 
-    What is of a later step is not counted: a run that had to go back to an earlier checkpoint
-    writes the later ones again. Returns what was removed; raises OSError.
+    Later ones are not counted: a run that had to go back to an earlier checkpoint writes them again.
     """
-    every = [p for p in list_checkpoints(folder) if newest is None or (step_of(p) or 0) <= newest]
-    for old in every[:-keep]:
-        _remove(old)
-    return every[:-keep]
+    places = [place for place in list_checkpoints(folder) if (step_of(place) or 0) <= newest]
+    for old in places[:-keep]:
+        remove(old)
 
 
 def remove_leftovers(folder: Path) -> None:
     """Remove what a crashed run had begun, or begun to remove; raises OSError."""
     for path in folder.iterdir():
         if _LEFTOVER.fullmatch(path.name):
-            _remove(path)
+            remove(path)
 
 
-def _remove(path: Path) -> None:
-    """Remove what has one of the names above."""
+def remove(path: Path) -> None:
+    """Remove what has one of the names above; raises OSError."""
     if path.is_symlink():
         path.unlink()
     else:

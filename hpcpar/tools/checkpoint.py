@@ -5,10 +5,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from hpcpar.checkpoint import damages, list_checkpoints, prune, read_manifest
+from hpcpar.checkpoint import damages, list_checkpoints, read_manifest, remove
 from hpcpar.comm import together
+from hpcpar.comm.flight.words import size_text
 from hpcpar.errors import UserError
-from hpcpar.parallel.memory import size_text
 
 if TYPE_CHECKING:
     from hpcpar.comm import Communicator
@@ -29,7 +29,7 @@ def checkpoint(
     Args:
         action: verify reads every byte; list looks at manifests and sizes only.
         run: The folder of a run, or its folder checkpoints.
-        keep: How many of the newest checkpoints prune leaves.
+        keep: How many of the newest whole checkpoints prune leaves.
     """
     damaged = False
     with together(comm):
@@ -40,7 +40,7 @@ def checkpoint(
             elif action == "list":
                 _list(places)
             else:
-                _prune(places[0].parent, keep)
+                _prune(places, keep)
     if damaged:  # rank 0 tells the launcher
         sys.exit(DAMAGED)
 
@@ -87,16 +87,20 @@ def _list(places: list[Path]) -> None:
     console.print(table)
 
 
-def _prune(folder: Path, keep: int) -> None:
+def _prune(places: list[Path], keep: int) -> None:
+    """Leave the newest ones that are whole, and what is newer than these."""
     if keep < 1:
         raise UserError(f"--keep is {keep}; it must be at least 1")
-    try:
-        gone = prune(folder, keep)
-    except OSError as error:
-        raise UserError(f"checkpoints in {folder} cannot be removed: {error}") from None
-    for place in gone:
+    whole = [place for place in places if not _wrong(place, quick=True)]
+    old = places[: places.index(whole[-keep])] if len(whole) >= keep else []
+    for place in old:
+        try:
+            remove(place)
+        except OSError as error:
+            raise UserError(f"checkpoint {place} cannot be removed: {error}") from None
         print(f"removed: {place}")
-    print(f"{len(list_checkpoints(folder))} checkpoints are left in {folder}")
+    left = len(places) - len(old)
+    print(f"{left} checkpoint{'s are' if left > 1 else ' is'} left")
 
 
 def _wrong(place: Path, quick: bool) -> list[str]:
