@@ -89,7 +89,7 @@ def publish(partial: Path, place: Path) -> None:
 def prune(folder: Path, keep: int, newest: int) -> None:
     """Remove all but the newest `keep` checkpoints of the steps up to `newest`; raises OSError.
 
-    Later ones are not counted: a run that had to go back to an earlier checkpoint writes them again.
+    Later ones are not counted: a run that went back to an earlier checkpoint writes them again.
     """
     places = [place for place in list_checkpoints(folder) if (step_of(place) or 0) <= newest]
     for old in places[:-keep]:

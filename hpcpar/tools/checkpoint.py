@@ -88,11 +88,12 @@ def _list(places: list[Path]) -> None:
 
 
 def _prune(places: list[Path], keep: int) -> None:
-    """Leave the newest ones that are whole, and what is newer than these."""
+    """Leave the newest ones that are whole, every byte of them, and what is newer than these."""
     if keep < 1:
         raise UserError(f"--keep is {keep}; it must be at least 1")
-    whole = [place for place in places if not _wrong(place, quick=True)]
-    old = places[: places.index(whole[-keep])] if len(whole) >= keep else []
+    old = list(places)
+    while old and keep:
+        keep -= not _wrong(old.pop(), quick=False)
     for place in old:
         try:
             remove(place)
