@@ -10,7 +10,7 @@ from checkpoints import KINDS, TENSORS, same, save, values
 from long import LONG
 from safetensors.numpy import load_file
 
-from hpcpar.checkpoint import check_fit, list_checkpoints, load, load_latest
+from hpcpar.checkpoint import check_fit, load, load_latest
 from hpcpar.checkpoint.part_file import header
 from hpcpar.checkpoint.places import MANIFEST, part_name, remove_leftovers
 from hpcpar.errors import UserError
