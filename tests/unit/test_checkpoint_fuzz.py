@@ -5,6 +5,7 @@ import json
 import random
 import shutil
 import sys
+from copy import deepcopy
 from math import prod
 from pathlib import Path
 
@@ -67,11 +68,11 @@ def twisted(fields, luck):
             if way < 0.15:
                 del at[key]
             elif way < 0.25 and isinstance(at, list):
-                at.append(at[key])
+                at.append(deepcopy(at[key]))
             elif way < 0.4 and type(at[key]) is int:
                 at[key] += luck.choice((-1, 1, 4))
             else:
-                at[key] = luck.choice(JUNK)
+                at[key] = deepcopy(luck.choice(JUNK))
             break
     return fields
 
