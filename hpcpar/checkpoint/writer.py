@@ -96,6 +96,11 @@ class Writer:
         told = agree(self._comm, None if folder is None else str(folder.absolute()))
         self._folder = Path(told[0] or "")
 
+    @property
+    def under_way(self) -> bool:
+        """Whether a checkpoint is being written; the same on all ranks."""
+        return self._under_way is not None
+
     def begin(self, step: int, sampler: tuple[int, int], balance: Any = None) -> None:
         """Start to write the state after `step` steps. What is under way is finished first.
 

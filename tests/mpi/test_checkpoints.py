@@ -178,10 +178,10 @@ def test_advance_finishes_it(comm, shared_path):
         for step in (1, 2, 3):
             saving.begin(step, (0, 0))
         looks = 0
-        while saving._under_way is not None and looks < 1_000_000:
+        while saving.under_way and looks < 1_000_000:
             saving.advance()
             looks += 1
-        assert saving._under_way is None
+        assert not saving.under_way
     comm.barrier()
     assert sorted(os.listdir(shared_path)) == ["step-00000002", "step-00000003"]
 
