@@ -3,8 +3,8 @@
     mpirun -n 2 python benchmarks/peers/checkpointed_steps.py FOLDER --every 10 --rounds 3
 
 A span is `every` steps; each round has one span without and one with a checkpoint, which begins
-after its first step. Rank 0 prints a JSON line: seconds of each span; of `begin`, which the training
-waits for; until the checkpoint was there; and its bytes.
+after its first step. Rank 0 prints a JSON line: seconds of each span; of `begin`, which the steps
+wait for; until the checkpoint was there; and its bytes.
 """
 
 import argparse
