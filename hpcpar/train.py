@@ -10,7 +10,6 @@ The last line on standard output is the hash of the weights: the same on any num
 import hpcpar.threads  # isort: skip  (before NumPy is loaded: it limits the BLAS)
 
 import sys
-from dataclasses import asdict
 
 import numpy as np
 
@@ -28,7 +27,7 @@ from hpcpar.parallel import ParallelModel, parallelize
 from hpcpar.parallel.choose import choose
 from hpcpar.parallel.state import collect, compare_copies, shapes, spread
 from hpcpar.recovery import Crew
-from hpcpar.run import Report, RunFolder, Trace
+from hpcpar.run import Report, RunFolder, Trace, replayable
 
 
 def train(config: Config, crew: Crew, comm: Communicator) -> None:
@@ -72,8 +71,10 @@ def train(config: Config, crew: Crew, comm: Communicator) -> None:
         saving.advance()  # each rank's part is written while the next steps are computed
 
     trace = Trace(model, config.run.trace)
-    place, keep = folder.checkpoints if folder else None, config.checkpoint.keep
-    saving = checkpoint.Writer(model, place, keep, numerics, dataset.digest, asdict(config))
+    saving = checkpoint.Writer(
+        model, folder.checkpoints if folder else None, config.checkpoint.keep, numerics,
+        dataset.digest, replayable(config),
+    )  # fmt: skip
     with Report(folder, start, config, dataset, model, crew.rows) as report, saving:
         crew.back_up(model, start)
         if crew.rescued:  # nobody may have come to the end of its last step

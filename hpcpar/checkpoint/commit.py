@@ -4,7 +4,8 @@ from pathlib import Path
 
 from hpcpar.checkpoint.manifest import Manifest
 from hpcpar.checkpoint.part_file import create
-from hpcpar.checkpoint.places import MANIFEST, part_name, partial_of, prune, publish
+from hpcpar.checkpoint.places import MANIFEST, part_name, partial_of, prune, publish, remove
+from hpcpar.checkpoint.reading import load
 from hpcpar.errors import UserError
 
 __all__ = ["commit"]
@@ -27,5 +28,16 @@ def commit(place: Path, manifest: Manifest, keep: int) -> None:
     text = manifest.to_text()
     Manifest.from_text(text)  # what could not be read is not written
     create(partial / MANIFEST, iter([text.encode()]))
-    publish(partial, place)
+    if _whole(place):  # the same step again, after the loss of a rank
+        remove(partial)
+    else:
+        publish(partial, place)
     prune(place.parent, keep, newest=manifest.facts.step)
+
+
+def _whole(place: Path) -> bool:
+    try:
+        load(place)
+    except UserError:
+        return False
+    return True

@@ -78,7 +78,7 @@ def open_regular(path: Path) -> int:
 def publish(partial: Path, place: Path) -> None:
     """Give a complete checkpoint its name, for good; raises OSError."""
     flush(partial)
-    # One of this step is damaged: a run goes on from its newest whole one.
+    # One of this step is damaged, or it would have stayed.
     replaced = _hide(place) if place.exists() else None
     partial.rename(place)
     flush(place.parent)

@@ -28,7 +28,7 @@ from hpcpar.checkpoint.part_file import write_part
 from hpcpar.checkpoint.places import part_name, partial_of, place_of, remove_leftovers
 from hpcpar.comm import agree, together
 from hpcpar.device import to_host
-from hpcpar.errors import UserError
+from hpcpar.errors import LostRankError, UserError
 from hpcpar.parallel.parts import Part
 from hpcpar.parallel.state import owned
 
@@ -64,7 +64,8 @@ class Writer:
 
     All calls are collective, and raise `UserError` on all ranks when one cannot write; then nothing
     of that checkpoint is left. At the end of the block what is under way is finished, also when it
-    ends with a `UserError`, which all ranks raise.
+    ends with a `UserError`, which all ranks raise. A checkpoint of a step that is there already,
+    and whole, stays as it is.
 
     Args:
         folder: given on rank 0, for all; made where it is not there.
@@ -223,3 +224,6 @@ class Writer:
         elif issubclass(kind, UserError):
             with contextlib.suppress(UserError):
                 self.finish()
+        elif issubclass(kind, LostRankError) and self._under_way and self._under_way.job:
+            # The ranks that are left will write into this folder, without those of then.
+            self._under_way.job.wait(self._comm.timeout)

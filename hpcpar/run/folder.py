@@ -18,7 +18,7 @@ from typing import Any
 from hpcpar.errors import UserError
 from hpcpar.files import write_whole
 
-__all__ = ["RunConfig", "RunFolder", "read_config"]
+__all__ = ["RunConfig", "RunFolder", "read_config", "replayable"]
 
 
 @dataclass
@@ -77,9 +77,7 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
             import tomli_w
 
-            table = dataclasses.asdict(config)
-            table["run"] |= {"dir": "", "resume": False}  # it runs the same again, in a new folder
-            write_whole(self.path / "config.toml", tomli_w.dumps(table))
+            write_whole(self.path / "config.toml", tomli_w.dumps(replayable(config)))
             kept = [row for row in self.metrics() if row["step"] <= step]
             write_whole(metrics, "".join(json.dumps(row) + "\n" for row in kept))
             (self.path / "summary.json").unlink(missing_ok=True)
@@ -113,6 +111,13 @@ class RunFolder:
         """Write summary.json, whole or not at all."""
         self._metrics.close()
         write_whole(self.path / "summary.json", json.dumps(summary, indent=1) + "\n")
+
+
+def replayable(config: Any) -> dict[str, Any]:
+    """The configuration that runs the same again, in a new folder."""
+    table = dataclasses.asdict(config)
+    table["run"] |= {"dir": "", "resume": False}
+    return table
 
 
 def read_config(path: Path) -> dict[str, Any]:
