@@ -113,8 +113,12 @@ def begin(
     with together(comm):
         if comm.rank == 0:
             folder = RunFolder.claim(config.run)
-            resume = config.run.resume and not rescued
-            if resume and (saved := checkpoint.load_latest(folder.checkpoints, note)):
+    resume = config.run.resume and not rescued
+    if resume:
+        saved = checkpoint.find_latest(comm, folder.checkpoints if folder else None, note)
+    with together(comm):
+        if folder:
+            if saved:
                 facts = saved.facts
                 if facts.data != data:
                     raise UserError(

@@ -14,7 +14,7 @@ from hpcpar.checkpoint.config import CheckpointConfig
 from hpcpar.checkpoint.manifest import Facts, read_manifest
 from hpcpar.checkpoint.places import list_checkpoints, remove
 from hpcpar.checkpoint.reading import Checkpoint, check_fit, damages, load, load_latest
-from hpcpar.checkpoint.restore import restore
+from hpcpar.checkpoint.restore import find_latest, restore
 from hpcpar.checkpoint.writer import Writer
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "Writer",
     "check_fit",
     "damages",
+    "find_latest",
     "list_checkpoints",
     "load",
     "load_latest",

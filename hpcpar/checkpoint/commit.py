@@ -1,5 +1,6 @@
 """The end of writing a checkpoint: it appears complete, under its name, and old ones go."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from hpcpar.checkpoint.manifest import Manifest
@@ -11,10 +12,13 @@ from hpcpar.errors import UserError
 __all__ = ["commit"]
 
 
-def commit(place: Path, manifest: Manifest, keep: int) -> None:
+def commit(
+    place: Path, manifest: Manifest, keep: int, moved: Callable[[int], None] = lambda count: None
+) -> None:
     """Make the parts that lie beside `place` the checkpoint there, and keep the newest ones.
 
-    Raises OSError; `UserError` when a part that was written elsewhere is not here.
+    `moved` is told that it gets on. Raises OSError; `UserError` when a part that was written
+    elsewhere is not here.
     """
     partial = partial_of(place)
     for rank, file in enumerate(manifest.files):
@@ -28,16 +32,18 @@ def commit(place: Path, manifest: Manifest, keep: int) -> None:
     text = manifest.to_text()
     Manifest.from_text(text)  # what could not be read is not written
     create(partial / MANIFEST, iter([text.encode()]))
-    if _whole(place):  # the same step again, after the loss of a rank
+    moved(1)
+    if _whole(place, moved):  # the same step again, after the loss of a rank
         remove(partial)
     else:
         publish(partial, place)
+    moved(1)
     prune(place.parent, keep, newest=manifest.facts.step)
 
 
-def _whole(place: Path) -> bool:
+def _whole(place: Path, moved: Callable[[int], None]) -> bool:
     try:
-        load(place)
+        load(place, moved)
     except UserError:
         return False
     return True

@@ -80,14 +80,16 @@ def create(path: Path, blocks: Iterator[bytes | memoryview]) -> None:
         os.close(descriptor)
 
 
-def check_part(path: Path, file: PartFile, kinds: Sequence[str], quick: bool = False) -> str:
+def check_part(
+    path: Path, file: PartFile, kinds: Sequence[str], moved: Callable[[int], None] | None
+) -> str:
     """What is wrong with a part's file, in words; "" if nothing is.
 
-    `quick` looks at its size only.
+    `moved` is told how many bytes were read; None looks at the file's size only.
     """
     try:
         with os.fdopen(open_regular(path), "rb") as opened:
-            wrong = _wrong(opened, file, header(kinds, file.elements), len(kinds), quick)
+            wrong = _wrong(opened, file, header(kinds, file.elements), len(kinds), moved)
     except FileNotFoundError:
         return f"checkpoint file {path} is missing"
     except OSError as error:
@@ -95,17 +97,25 @@ def check_part(path: Path, file: PartFile, kinds: Sequence[str], quick: bool = F
     return wrong and f"checkpoint file {path} is damaged: its {wrong} is wrong"
 
 
-def _wrong(opened: BufferedReader, file: PartFile, start: bytes, kinds: int, quick: bool) -> str:
+def _wrong(
+    opened: BufferedReader,
+    file: PartFile,
+    start: bytes,
+    kinds: int,
+    moved: Callable[[int], None] | None,
+) -> str:
     size = os.fstat(opened.fileno()).st_size
     if size != file.bytes or size != len(start) + 4 * kinds * file.elements:
         return "size"
-    if quick:
+    if moved is None:
         return ""
     if opened.read(len(start)) != start:
         return "header"
-    opened.seek(0)
-    digest = hashlib.file_digest(opened, "sha256").hexdigest()
-    return "" if digest == file.sha256 else "checksum"
+    digest = hashlib.sha256(start)
+    while block := opened.read(BLOCK):
+        digest.update(block)
+        moved(len(block))
+    return "" if digest.hexdigest() == file.sha256 else "checksum"
 
 
 def read_run(path: Path, file: PartFile, kinds: Sequence[str], kind: str, run: range) -> np.ndarray:

@@ -57,18 +57,23 @@ class Checkpoint:
     optimizer: Mapping[str, Tensors]  # by kind of state
 
 
-def damages(place: Path, manifest: Manifest, quick: bool = False) -> Iterator[str]:
-    """A sentence for each damaged file of a checkpoint; `quick` looks at sizes only."""
+def damages(
+    place: Path, manifest: Manifest, moved: Callable[[int], None] | None = None
+) -> Iterator[str]:
+    """A sentence for each damaged file of a checkpoint.
+
+    `moved` is told how many bytes were read; None looks at sizes only.
+    """
     for number, file in enumerate(manifest.files):
-        words = check_part(place / part_name(number), file, manifest.kinds, quick)
+        words = check_part(place / part_name(number), file, manifest.kinds, moved)
         if words:
             yield words
 
 
-def load(place: Path) -> Checkpoint:
+def load(place: Path, moved: Callable[[int], None] = lambda count: None) -> Checkpoint:
     """Check a checkpoint and open it; raises `UserError` that names the files that are damaged."""
     manifest = read_manifest(place)
-    found = list(damages(place, manifest))
+    found = list(damages(place, manifest, moved))
     if found:
         more = f"; {len(found) - _TOLD} more files" if len(found) > _TOLD else ""
         raise UserError("; ".join(found[:_TOLD]) + more)
@@ -77,16 +82,18 @@ def load(place: Path) -> Checkpoint:
     return Checkpoint(place, manifest.facts, weights, optimizer)
 
 
-def load_latest(folder: Path, warn: Callable[[str], None]) -> Checkpoint | None:
+def load_latest(
+    folder: Path, warn: Callable[[str], None], moved: Callable[[int], None] = lambda count: None
+) -> Checkpoint | None:
     """The newest checkpoint that is whole; None if there is none at all.
 
-    Each damaged one is named through `warn`, and the one before it is tried. Raises `UserError`
-    when there are checkpoints and none can be used.
+    Each damaged one is named through `warn`, and the one before it is tried; `moved` is told how
+    many bytes were read. Raises `UserError` when there are checkpoints and none can be used.
     """
     places, last = list_checkpoints(folder), ""
     for place in reversed(places):
         try:
-            return load(place)
+            return load(place, moved)
         except UserError as error:
             last = str(error)
             warn(f"{last}; the checkpoint before it is tried, if there is one")

@@ -26,6 +26,7 @@ from hpcpar.checkpoint.job import Job
 from hpcpar.checkpoint.manifest import Facts, Manifest, PartFile
 from hpcpar.checkpoint.part_file import write_part
 from hpcpar.checkpoint.places import part_name, partial_of, place_of, remove_leftovers
+from hpcpar.checkpoint.waiting import all_done, await_jobs
 from hpcpar.comm import agree, together
 from hpcpar.device import to_host
 from hpcpar.errors import LostRankError, UserError
@@ -36,8 +37,6 @@ if TYPE_CHECKING:
     from hpcpar.parallel import ParallelModel
 
 __all__ = ["Writer"]
-
-_LOOK = 0.5  # seconds, at most, between two looks at the others
 
 
 @dataclass
@@ -119,7 +118,7 @@ class Writer:
 
     def advance(self) -> None:
         """Do what can be done without waiting for a disk."""
-        if self._under_way is not None and self._all_done(self._under_way):
+        if self._under_way is not None and all_done(self._comm, self._under_way.job):
             self._go_on(self._under_way)
 
     def finish(self) -> None:
@@ -128,7 +127,13 @@ class Writer:
         Raises `UserError` when a rank's disk does nothing for as long as a wait may last.
         """
         while self._under_way is not None:
-            self._wait(self._under_way)
+            try:
+                await_jobs(self._comm, self._under_way.job)
+            except UserError as error:
+                with self._agreed(self._under_way.place):
+                    raise UserError(
+                        f"checkpoint {self._under_way.place} cannot be written: {error}"
+                    ) from None
             self._go_on(self._under_way)
 
     def _copy(self, step: int) -> tuple[Part, ...]:
@@ -150,28 +155,6 @@ class Writer:
                     )
         return tuple(part for part, _ in own)
 
-    def _all_done(self, now: _UnderWay) -> bool:
-        done = now.job is None or now.job.done
-        return bool(self._comm.allreduce(np.array([int(done)]), op="min")[0])
-
-    def _wait(self, now: _UnderWay) -> None:
-        """Until all ranks' threads are done; as long as they get on it may take its time."""
-        job, timeout = now.job, self._comm.timeout
-        moved, since, stuck = 0, time.monotonic(), False
-        while not self._all_done(now):
-            with self._agreed(now.place):
-                if stuck:
-                    raise UserError(
-                        f"checkpoint {now.place} cannot be written: the disk has done nothing for "
-                        f"{timeout:g} s"
-                    )
-            if job is None:
-                continue
-            job.wait(min(_LOOK, timeout / 4))
-            if job.moved != moved:
-                moved, since = job.moved, time.monotonic()
-            stuck = not job.done and time.monotonic() - since > timeout
-
     def _go_on(self, now: _UnderWay) -> None:
         """From the parts to the manifest, from there to the end; all threads are done."""
         if now.writing is None:
@@ -188,7 +171,7 @@ class Writer:
             files = tuple(PartFile.from_json(json.loads(text or "")) for text in told)
             stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
             manifest = Manifest(now.facts, stamp, self._kinds, files)
-            now.publishing = Job(lambda _: commit(now.place, manifest, self._keep))
+            now.publishing = Job(partial(commit, now.place, manifest, self._keep))
 
     @contextlib.contextmanager
     def _agreed(self, place: Path) -> Iterator[None]:

@@ -107,6 +107,6 @@ def _prune(places: list[Path], keep: int) -> None:
 def _wrong(place: Path, quick: bool) -> list[str]:
     """A sentence for each damaged file."""
     try:
-        return list(damages(place, read_manifest(place), quick))
+        return list(damages(place, read_manifest(place), None if quick else lambda count: None))
     except UserError as error:
         return [str(error)]

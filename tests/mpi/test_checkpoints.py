@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import sys
 import threading
 from contextlib import contextmanager
 from itertools import product
@@ -23,6 +24,8 @@ from hpcpar.parallel import BatchConfig, ParallelConfig, parallelize
 from hpcpar.parallel.state import owned
 
 pytestmark = pytest.mark.mpi
+
+RESTORE = sys.modules["hpcpar.checkpoint.restore"]  # the module; the function has its name
 
 BATCH = BatchConfig(size=8, micro=2, leaves=4)
 LAYOUTS = [  # on two ranks, and on more of them with as many data-parallel ranks as that takes
@@ -86,8 +89,7 @@ def write(comm, run, folder, step):
 def go_back(run, folder, step):
     """Go back to a checkpoint; this rank's own part of it."""
     comm = run.model.comm
-    with together(comm):
-        saved = checkpoint.load_latest(folder, pytest.fail) if comm.rank == 0 else None
+    saved = checkpoint.find_latest(comm, folder if comm.rank == 0 else None, pytest.fail)
     assert checkpoint.restore(run.model, saved) == step
     return run.own()
 
@@ -280,6 +282,28 @@ def test_a_disk_that_does_not_answer(comm, shared_path, monkeypatch):
         gate.set()
         own.barrier()
         assert os.listdir(shared_path) == []
+
+
+def test_reading_may_take_longer_than_a_wait(comm, shared_path, monkeypatch):
+    """As long as it gets on."""
+    only_on(comm.size, 3)
+    gate = threading.Event()
+
+    def slow(folder, warn, moved):
+        while not gate.wait(0.1):
+            if warn is not None:
+                moved(1)
+
+    monkeypatch.setattr(RESTORE, "load_latest", slow)
+    threading.Timer(1.5, gate.set).start()
+    with Communicator(timeout=1) as own:
+        folder = shared_path if comm.rank == 0 else None
+        assert checkpoint.find_latest(own, folder, pytest.fail) is None
+        assert gate.is_set()
+        gate.clear()
+        with pytest.raises(UserError, match="cannot be read: the disk has done nothing for 1 s"):
+            checkpoint.find_latest(own, folder, None)
+        gate.set()
 
 
 def test_what_a_crashed_run_has_begun_is_removed(comm, shared_path):
