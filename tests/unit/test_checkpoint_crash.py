@@ -103,18 +103,18 @@ def test_dying_at_every_change(tmp_path, monkeypatch, again):
         (place / part_name(1)).write_bytes(b"damaged")
     before = tmp_path / "before"
     shutil.copytree(folder, before)
-    died, found, last = True, [], 0
+    died, found, last, keep = True, [], 0, 2 if again else 1
     while died:
         last += 1
         shutil.rmtree(folder)
         shutil.copytree(before, folder)
-        died, events = die_at(last, lambda: save(folder, 3, keep=2))
+        died, events = die_at(last, lambda: save(folder, 3, keep))
         found.append(examine(folder, quiet=not again))
         lose_what_was_not_flushed(folder, events)
         assert examine(folder, quiet=not again) <= found[-1]
         remove_leftovers(folder)  # the run starts again
         assert not [path for path in folder.iterdir() if path.name.startswith(".")]
-        assert same(save(folder, 3, keep=2), 3)
+        assert same(save(folder, 3, keep), 3)
     assert found == sorted(found) and {2, 3} == set(found), "first the old one, then the new one"
     assert last > 20, "two parts, a manifest, and what is removed"
 
