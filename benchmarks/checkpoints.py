@@ -6,7 +6,8 @@
 
 A GPT of 3.4 million weights is trained on 2 ranks, in spans of N steps without and with one
 checkpoint, in turn (peers/checkpointed_steps.py). *cost* is the median over the rounds of what the
-span with one takes longer, in percent; *begin* is what the training waits for: the copy.
+span with one takes longer, in percent; *least* the same of the fastest spans; *begin* is what the
+training waits for: the copy.
 """
 
 import argparse
@@ -37,11 +38,21 @@ def main() -> int:
         options.every, options.rounds, more = [2], 1, ["--layers", 1, "--width", 32]
     rows = [measured(options, every, more) for every in options.every]
     console, table = Console(width=100), Table(title=f"{options.ranks} ranks, measured")
-    for name in ("every", "step s", "with s", "cost %", "begin s", "there after s", "MB"):
+    for name in (
+        "every",
+        "step s",
+        "with s",
+        "cost %",
+        "least %",
+        "begin s",
+        "there after s",
+        "MB",
+    ):
         table.add_column(name, justify="right")
     for row in rows:
         table.add_row(
             str(row["every"]), f"{row['step']:.4f}", f"{row['with']:.4f}", f"{row['percent']:.2f}",
+            f"{row['least']:.2f}",
             f"{row['begin']:.4f}", f"{row['there']:.3f}", f"{row['bytes'] / 1e6:.1f}",
         )  # fmt: skip
     console.print(table)
@@ -62,6 +73,7 @@ def measured(options: argparse.Namespace, every: int, more: list[object]) -> dic
         "step": statistics.median(line["none"]) / every,
         "with": statistics.median(line["checkpoint"]) / every,
         "percent": 100 * statistics.median(longer),
+        "least": 100 * (min(line["checkpoint"]) / min(line["none"]) - 1),
         "percents": [100 * one for one in longer],
         "begin": statistics.median(line["begin"]),
         "there": statistics.median(line["there"]),
