@@ -48,7 +48,7 @@ def save(folder: Path, step: int, keep: int = 2) -> Path:
         path = partial_of(place) / part_name(rank)
         jobs.append(Job(partial(write_part, path, KINDS, np.stack(rows))))
     files = tuple(PartFile(*job.result(), p) for job, p in zip(jobs, PARTS, strict=True))
-    facts = Facts(step, (1, step), {"blas": "x"}, "d1", {"steps": 9}, {"speeds": [1, 2.5]})
+    facts = Facts(step, (1, step), {"blas": "x"}, "d1", "steps = 9\n", {"speeds": [1, 2.5]})
     commit(place, Manifest(facts, "2031-12-24T18:00:00Z", KINDS, files), keep)
     return place
 

@@ -1,7 +1,7 @@
 """What a checkpoint says of itself: manifest.json, checked by its own sum and believed in nothing.
 
 {"format": 2, "step": 100, "time": ..., "sampler": [epoch, position], "fingerprint": {...},
- "data": sha256, "config": {...}, "balance": ..., "kinds": ["weights", "exp_avg", ...],
+ "data": sha256, "config": run.toml, "balance": ..., "kinds": ["weights", "exp_avg", ...],
  "files": [{"name": "part-0000.safetensors", "bytes": ..., "sha256": ..., "parts": [...]}],
  "checksum": sha256 of all this, as JSON with sorted keys}
 """
@@ -61,14 +61,14 @@ class Facts:
     """What a checkpoint says of its run, beside numbers.
 
     Attributes: step; sampler, epoch and position in it; fingerprint; data, the digest of what it
-    was trained on; config; balance, a JSON value of whoever shares out the work.
+    was trained on; config, a run.toml; balance, a JSON value of whoever shares out the work.
     """
 
     step: int
     sampler: tuple[int, int]
     fingerprint: Mapping[str, str] = field(default_factory=dict)
     data: str = ""
-    config: Mapping[str, Any] = field(default_factory=dict)
+    config: str = ""
     balance: Any = None
 
 
@@ -99,7 +99,7 @@ class Manifest:
         fields = {
             "format": FORMAT, "step": facts.step, "time": self.time,
             "sampler": list(facts.sampler), "fingerprint": dict(facts.fingerprint),
-            "data": facts.data, "config": dict(facts.config), "balance": facts.balance,
+            "data": facts.data, "config": facts.config, "balance": facts.balance,
             "kinds": list(self.kinds), "files": files,
         }  # fmt: skip
         fields["checksum"] = _checksum(fields)
@@ -154,7 +154,7 @@ def _checksum(fields: Mapping[str, Any]) -> str:
 def _facts(fields: Mapping[str, Any]) -> Facts:
     epoch, position = fields["sampler"]
     fingerprint, config = fields["fingerprint"], fields["config"]
-    if type(config) is not dict:
+    if type(config) is not str:
         raise ValueError("no config")
     return Facts(
         step=_count(fields["step"]),

@@ -79,10 +79,10 @@ class Writer:
         keep: int,
         fingerprint: Mapping[str, str] | None = None,
         data: str = "",
-        config: Mapping[str, Any] | None = None,
+        config: str = "",
     ) -> None:
         self._model, self._comm, self._keep = model, model.comm, keep
-        self._about = dict(fingerprint or {}), data, dict(config or {})
+        self._about = dict(fingerprint or {}), data, config
         self._kinds = ("weights", *model.update.optimizer.kinds)
         self._copies = np.empty((len(self._kinds), 0), np.float32)  # used again and again
         self._under_way: _UnderWay | None = None

@@ -75,9 +75,7 @@ class RunFolder:
         metrics = self.path / "metrics.jsonl"
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            import tomli_w
-
-            write_whole(self.path / "config.toml", tomli_w.dumps(replayable(config)))
+            write_whole(self.path / "config.toml", replayable(config))
             kept = [row for row in self.metrics() if row["step"] <= step]
             write_whole(metrics, "".join(json.dumps(row) + "\n" for row in kept))
             (self.path / "summary.json").unlink(missing_ok=True)
@@ -113,11 +111,13 @@ class RunFolder:
         write_whole(self.path / "summary.json", json.dumps(summary, indent=1) + "\n")
 
 
-def replayable(config: Any) -> dict[str, Any]:
-    """The configuration that runs the same again, in a new folder."""
+def replayable(config: Any) -> str:
+    """A run.toml that runs the same again, in a new folder."""
+    import tomli_w
+
     table = dataclasses.asdict(config)
     table["run"] |= {"dir": "", "resume": False}
-    return table
+    return tomli_w.dumps(table)
 
 
 def read_config(path: Path) -> dict[str, Any]:

@@ -27,7 +27,7 @@ def test_what_is_read_is_what_was_written(tmp_path):
     assert same(place, 5)
     facts = load(place).facts
     assert (facts.step, facts.sampler, facts.fingerprint) == (5, (1, 5), {"blas": "x"})
-    assert (facts.data, facts.config, facts.balance) == ("d1", {"steps": 9}, {"speeds": [1, 2.5]})
+    assert (facts.data, facts.config, facts.balance) == ("d1", "steps = 9\n", {"speeds": [1, 2.5]})
     assert names(place) == [MANIFEST, part_name(0), part_name(1)]
 
 
