@@ -6,7 +6,7 @@
         manifest.json          what the parts are parts of; size and sha256 of each; the run
 
 - `writer`: each rank writes its part in the background; `part_file`, `commit`, `job`.
-- `reading`, `restore`: checks, and goes back to a checkpoint that is whole.
+- `reading`, `resume`: checks, and goes back to a checkpoint that is whole.
 - `manifest`, `places`: what a checkpoint says of itself; the only names that are touched.
 """
 
@@ -14,7 +14,7 @@ from hpcpar.checkpoint.config import CheckpointConfig
 from hpcpar.checkpoint.manifest import Facts, read_manifest
 from hpcpar.checkpoint.places import list_checkpoints, remove
 from hpcpar.checkpoint.reading import Checkpoint, check_fit, damages, load, load_latest
-from hpcpar.checkpoint.restore import find_latest, restore
+from hpcpar.checkpoint.resume import find_latest, restore
 from hpcpar.checkpoint.writer import Writer
 
 __all__ = [
