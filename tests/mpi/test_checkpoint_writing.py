@@ -22,6 +22,7 @@ pytestmark = pytest.mark.mpi
 
 def test_advance_finishes_it(comm, shared_path):
     """Without anybody waiting for it; one that is begun before is finished first."""
+    only_on(comm.size, 1, 3)
     with (
         running(comm, "mlp") as run,
         checkpoint.Writer(run.model, shared_path if comm.rank == 0 else None, 2) as saving,
@@ -157,6 +158,7 @@ def test_reading_may_take_longer_than_a_wait(comm, shared_path, monkeypatch):
 
 
 def test_what_a_crashed_run_has_begun_is_removed(comm, shared_path):
+    only_on(comm.size, 1, 3)
     if comm.rank == 0:
         (shared_path / ".step-00000007.partial").mkdir()
         (shared_path / ".step-00000007.partial" / "part-0000.safetensors").write_text("x")
@@ -169,6 +171,7 @@ def test_what_a_crashed_run_has_begun_is_removed(comm, shared_path):
 
 
 def test_a_run_that_ends_with_a_mistake_keeps_what_is_under_way(comm, shared_path):
+    only_on(comm.size, 1, 3)
     with running(comm, "mlp") as run:
         saving = checkpoint.Writer(run.model, shared_path if comm.rank == 0 else None, 2)
         with pytest.raises(UserError, match="the loss"), saving:
@@ -181,6 +184,7 @@ def test_a_run_that_ends_with_a_mistake_keeps_what_is_under_way(comm, shared_pat
 
 
 def test_what_can_no_longer_be_read_is_told_by_all(comm, shared_path):
+    only_on(comm.size, 1, 3)
     with running(comm, "mlp") as run:
         with checkpoint.Writer(run.model, shared_path if comm.rank == 0 else None, 2) as saving:
             saving.begin(1, (0, 0))
