@@ -25,9 +25,9 @@ from hpcpar.nn import build_model, fit_data, load_weights
 from hpcpar.optim import clip_scale, learning_rate
 from hpcpar.parallel import ParallelModel, parallelize
 from hpcpar.parallel.choose import choose
-from hpcpar.parallel.state import collect, collect_state, compare_copies, shapes, spread
+from hpcpar.parallel.state import collect, compare_copies, shapes, spread
 from hpcpar.recovery import Crew
-from hpcpar.run import Report, RunFolder, Trace
+from hpcpar.run import Report, RunFolder, Trace, replayable
 
 
 def train(config: Config, crew: Crew, comm: Communicator) -> None:
@@ -67,16 +67,15 @@ def train(config: Config, crew: Crew, comm: Communicator) -> None:
             report.evaluation(model.evaluate(dataset.validation, looks))
         report.log()
         if due(step, config.checkpoint.every, config.steps):
-            whole, state = collect(model), collect_state(model)
-            with together(comm):
-                if folder and whole is not None:
-                    saved = checkpoint.capture(
-                        step, whole, state, sampler.state(step), numerics, dataset.digest
-                    )
-                    checkpoint.save(folder.checkpoints, saved, config.checkpoint.keep)
+            saving.begin(step, sampler.state(step))
+        saving.advance()  # each rank's part is written while the next steps are computed
 
     trace = Trace(model, config.run.trace)
-    with Report(folder, start, config, dataset, model, crew.rows) as report:
+    saving = checkpoint.Writer(
+        model, folder.checkpoints if folder else None, config.checkpoint.keep, numerics,
+        dataset.digest, replayable(config),
+    )  # fmt: skip
+    with Report(folder, start, config, dataset, model, crew.rows) as report, saving:
         crew.back_up(model, start)
         if crew.rescued:  # nobody may have come to the end of its last step
             end_step(start)
@@ -110,48 +109,48 @@ def begin(
     from its newest whole checkpoint, on any layout.
     """
     comm, kinds = model.comm, model.update.optimizer.kinds
-    folder, saved, start = None, None, np.zeros(1, np.int64)
-    if rescued := crew.restore(model):
-        start[0] = crew.step
+    folder, saved, rescued = None, None, crew.restore(model)
     with together(comm):
         if comm.rank == 0:
             folder = RunFolder.claim(config.run)
-            resume = config.run.resume and not rescued
-            if resume and (saved := checkpoint.load_latest(folder.checkpoints, note)):
-                if saved.data != data:
+    resume = config.run.resume and not rescued
+    if resume:
+        saved = checkpoint.find_latest(comm, folder.checkpoints if folder else None, note)
+    with together(comm):
+        if folder:
+            if saved:
+                facts = saved.facts
+                if facts.data != data:
                     raise UserError(
                         f"the data of the run in {folder.path} has changed since its start"
                     )
-                if saved.step > config.steps:
+                if facts.step > config.steps:
                     raise UserError(
-                        f"the run in {folder.path} has {saved.step} steps: raise --steps"
+                        f"the run in {folder.path} has {facts.step} steps: raise --steps"
                     )
                 checkpoint.check_fit(saved, shapes(model), kinds)
-                start[0] = saved.step
-                for difference in differences(saved.fingerprint, numerics):
+                for difference in differences(dict(facts.fingerprint), numerics):
                     if config.reproducible == "layout":
                         raise UserError(
                             f"the run in {folder.path} was computed elsewhere ({difference}): "
                             "--reproducible layout cannot keep its promise here"
                         )
                     note(f"the bits may differ from an undisturbed run's: {difference}")
-            if resume and not start[0]:
+            if resume and not saved:
                 note(f"there is nothing to resume in {folder.path}: starting at step 0")
-            folder.start(config, int(start[0]) - rescued)
-    if comm.bcast(start)[0] > 0 and not rescued:
-        spread(model, saved.model if saved else None)
-        for kind in kinds:
-            spread(model, saved.optimizer[kind] if saved else None, kind)
-        model.update.optimizer.steps = int(start[0])
-    elif config.model.init_from and not rescued:
-        with together(comm):
-            given = load_weights(config.model.init_from, shapes(model)) if folder else None
-        spread(model, given)
-    elif not rescued:
-        model.initialize(config.seed)
+            before = saved.facts.step if saved else 0
+            folder.start(config, crew.step - 1 if rescued else before)
+    start = crew.step if rescued else checkpoint.restore(model, saved)
+    if not start and not rescued:
+        if config.model.init_from:
+            with together(comm):
+                given = load_weights(config.model.init_from, shapes(model)) if folder else None
+            spread(model, given)
+        else:
+            model.initialize(config.seed)
     config.run.dir = agree(comm, str(folder.path) if folder else None)[0] or ""
     config.run.resume = True  # whoever begins again goes on with it
-    return folder, int(start[0])
+    return folder, start
 
 
 def due(step: int, every: int, last: int) -> bool:

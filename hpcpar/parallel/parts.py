@@ -4,7 +4,7 @@ A part says which elements of which tensor it has, so whoever has the parts of a
 whole tensors together, for any layout.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from math import prod
@@ -14,7 +14,9 @@ import numpy as np
 
 from hpcpar.nn import Cut
 
-__all__ = ["Part", "assemble"]
+__all__ = ["Part", "assemble", "covers"]
+
+MOST = 1 << 48  # elements of a tensor, in what is read: NumPy can say how large that is
 
 
 @dataclass(frozen=True)
@@ -52,9 +54,11 @@ class Part:
             numbers = [*shape, start, stop, *extents, *(end for run in runs for end in run)]
             if type(name) is not str or any(type(n) is not int or n < 0 for n in numbers):
                 raise TypeError(numbers)
+            if len(shape) > 8 or max([*numbers, prod(shape)]) > MOST or not name.isprintable():
+                raise ValueError(numbers)
             found = None
             if cut is not None:
-                axis, whole = cut[0], tuple(range(*run) for run in cut[1])
+                (axis, _), whole = cut, tuple(range(first, last) for first, last in runs)
                 ends = [end for run in whole for end in (run.start, run.stop)]
                 if ends[-1] > shape[axis] or any(a > b for a, b in pairwise(ends)):
                     raise ValueError(ends)
@@ -62,9 +66,40 @@ class Part:
             part = cls(name, tuple(shape), found, range(start, stop))
             if not 0 <= start <= stop <= part.held:
                 raise ValueError(start, stop)
-        except (TypeError, ValueError, IndexError) as error:
+        except (TypeError, ValueError, LookupError) as error:
             raise ValueError(f"{fields!r:.200} does not say a part of a tensor") from error
         return part
+
+
+def covers(shape: tuple[int, ...], parts: Sequence[Part]) -> bool:
+    """Whether parts have every element of a tensor, and none of them twice; allocates nothing."""
+    by_cut: dict[Cut | None, list[range]] = {}
+    for part in parts:
+        if part.shape != shape:
+            return False
+        by_cut.setdefault(part.cut, []).append(part.run)
+    held = {cut: prod(shape if cut is None else cut.local_shape) for cut in by_cut}
+    if not all(_joined(runs, held[cut]) for cut, runs in by_cut.items()):
+        return False
+    cuts = [cut for cut in by_cut if cut is not None]
+    if not cuts or None in by_cut:
+        return list(by_cut) == [None]
+    axes = {cut.axis for cut in cuts}
+    return len(axes) == 1 and _joined([run for c in cuts for run in c.runs], shape[axes.pop()])
+
+
+def _joined(runs: Sequence[range], extent: int) -> bool:
+    """Whether runs, put in order, are 0 to `extent`, one beginning where another ends."""
+    ends = [
+        0,
+        *(
+            end
+            for run in sorted(runs, key=lambda r: (r.start, r.stop))
+            for end in (run.start, run.stop)
+        ),
+        extent,
+    ]
+    return all(a == b for a, b in zip(ends[::2], ends[1::2], strict=True))
 
 
 def assemble(shape: tuple[int, ...], parts: Iterable[tuple[Part, np.ndarray]]) -> np.ndarray:

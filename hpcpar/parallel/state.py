@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hpcpar.comm import agree, compare_ranks
+from hpcpar.comm import agree, compare_ranks, together
 from hpcpar.device import Array, to_host
 from hpcpar.parallel.buckets import Piece
 from hpcpar.parallel.parts import Part, assemble
@@ -67,12 +67,14 @@ def collect_state(model: "ParallelModel") -> dict[str, dict[str, np.ndarray]]:
 def spread(model: "ParallelModel", whole: Whole | None, kind: str = "weights") -> None:
     """What `collect` gives, back to all ranks: each takes the parts that it holds. Collective.
 
-    `whole` is None on all ranks but 0.
+    `whole` is None on all ranks but 0. It is asked for one tensor after the other, and all ranks
+    raise the `UserError` that it may raise.
     """
     for name, shape in shapes(model).items():
         tensor = np.empty(shape, np.float32)
-        if whole is not None:
-            tensor[...] = whole[name]
+        with together(model.comm):
+            if whole is not None:
+                tensor[...] = whole[name]
         fill(model, name, model.comm.bcast(model.comm.device.asarray(tensor)), kind)
 
 

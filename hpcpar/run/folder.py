@@ -2,7 +2,7 @@
 
 config.toml     complete: `python -m hpcpar.train config.toml` runs the same again
 metrics.jsonl   a line a step, flushed
-checkpoints/    see checkpoint.py
+checkpoints/    see hpcpar/checkpoint
 loss.svg        the loss over the steps
 trace.json      with --run.trace: for ui.perfetto.dev; timeline.svg and timeline_planned.svg
 summary.json    written at the end; a run that has one is complete
@@ -18,7 +18,7 @@ from typing import Any
 from hpcpar.errors import UserError
 from hpcpar.files import write_whole
 
-__all__ = ["RunConfig", "RunFolder", "read_config"]
+__all__ = ["RunConfig", "RunFolder", "read_config", "replayable"]
 
 
 @dataclass
@@ -75,11 +75,7 @@ class RunFolder:
         metrics = self.path / "metrics.jsonl"
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            import tomli_w
-
-            table = dataclasses.asdict(config)
-            table["run"] |= {"dir": "", "resume": False}  # it runs the same again, in a new folder
-            write_whole(self.path / "config.toml", tomli_w.dumps(table))
+            write_whole(self.path / "config.toml", replayable(config))
             kept = [row for row in self.metrics() if row["step"] <= step]
             write_whole(metrics, "".join(json.dumps(row) + "\n" for row in kept))
             (self.path / "summary.json").unlink(missing_ok=True)
@@ -113,6 +109,15 @@ class RunFolder:
         """Write summary.json, whole or not at all."""
         self._metrics.close()
         write_whole(self.path / "summary.json", json.dumps(summary, indent=1) + "\n")
+
+
+def replayable(config: Any) -> str:
+    """A run.toml that runs the same again, in a new folder."""
+    import tomli_w
+
+    table = dataclasses.asdict(config)
+    table["run"] |= {"dir": "", "resume": False}
+    return tomli_w.dumps(table)
 
 
 def read_config(path: Path) -> dict[str, Any]:

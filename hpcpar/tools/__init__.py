@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from hpcpar.config import one_sentence
 from hpcpar.errors import UserError
+from hpcpar.tools.checkpoint import checkpoint
 from hpcpar.tools.doctor import doctor
 from hpcpar.tools.evaluate import evaluate
 from hpcpar.tools.export import export
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 TOOLS: dict[str, Callable[..., None]] = {
+    "checkpoint": checkpoint,
     "doctor": doctor,
     "evaluate": evaluate,
     "export": export,

@@ -48,7 +48,7 @@ def load_gpt(path: str) -> Trained:
         saved = checkpoint.load_latest(folder / "checkpoints", note)
         if saved is None:
             raise UserError(f"{path} has no checkpoint yet")
-        weights = saved.model
+        weights = dict(saved.model)
     else:
         sizes, weights = read_sizes(folder), read_weights(folder)
         reads = "bytes" if sizes["vocabulary"] <= 256 else "tokens"

@@ -173,11 +173,11 @@ def test_weights_that_are_no_numbers_are_never_saved(mpirun, tmp_path):
 def test_all_checkpoints_damaged(mpirun, finished, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(finished / "run", run)
-    for path in run.rglob("model.safetensors"):
+    for path in run.rglob("part-0000.safetensors"):
         path.write_bytes(path.read_bytes()[:-3])
     done = mpirun(2, "-m", "hpcpar.train", "--run.dir", run, "--run.resume", "true", "--steps", "4")
     assert done.returncode == 2 and "Traceback" not in done.stderr
-    assert "model.safetensors" in done.stderr and "damaged" in done.stderr
+    assert "part-0000.safetensors" in done.stderr and "damaged" in done.stderr
 
 
 def test_srun_that_started_single_worlds(place):

@@ -136,6 +136,14 @@ def test_layouts(tmp_path):
         assert 0 < row["efficiency"] < 1 and row["formula"] < 1
 
 
+def test_checkpoints(tmp_path):
+    (row,) = run("checkpoints.py", tmp_path / "report.json", "--dir", str(tmp_path))["rows"]
+    assert row["every"] == 2 and row["there"] > row["begin"] > 0 and row["step"] > 0
+    assert row["percents"] == [row["percent"]]
+    assert row["bytes"] > 12 * 256 * 32, "weights and two moments"
+    assert [path.name for path in tmp_path.iterdir()] == ["report.json"]
+
+
 def test_hashes():
     program = [sys.executable, ROOT / "benchmarks" / "hashes.py", "--short"]
     done = subprocess.run(program, capture_output=True, text=True, timeout=140, check=False)

@@ -82,6 +82,7 @@ def test_generate_continues_the_prompt(mpirun, run):
         (["evaluate", "{run}"], ["--data"]),
         (["evaluate", "{run}", "--data", "absent.txt"], ["absent.txt"]),
         (["export", "nowhere", "out"], ["nowhere"]),
+        (["checkpoint", "verify", "nowhere"], ["nowhere", "checkpoints"]),
         (["generate", "{run}", "--temperature", "hot"], ["temperature", "hot"]),
         (["generate", "{run}", "--prompt", ""], ["--prompt"]),
         (["frobnicate"], ["frobnicate"]),

@@ -147,7 +147,7 @@ def test_another_layout_and_its_timeline(straight, mpirun, tmp_path):
 def test_a_damaged_checkpoint_is_named_and_the_one_before_taken(straight, mpirun, tmp_path):
     _, run, done = straight
     copy = _copy(run, tmp_path / "copy")
-    victim = copy / "checkpoints" / "step-00000020" / "model.safetensors"
+    victim = copy / "checkpoints" / "step-00000020" / "part-0001.safetensors"
     content = bytearray(victim.read_bytes())
     content[-1] ^= 1
     victim.write_bytes(content)

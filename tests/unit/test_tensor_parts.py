@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hpcpar.nn import Cut
-from hpcpar.parallel.parts import Part, assemble
+from hpcpar.parallel.parts import Part, assemble, covers
 
 
 @st.composite
@@ -44,6 +44,17 @@ def test_a_missing_part_is_noticed(tensor, data):
     lost = data.draw(st.integers(0, len(parts) - 1))
     with pytest.raises(ValueError, match="missing"):
         assemble(whole.shape, [part for i, part in enumerate(parts) if i != lost])
+
+
+@given(cut_tensors(), st.data())
+def test_parts_cover_a_tensor_when_each_is_there_once(tensor, data):
+    whole, parts = tensor
+    mine = [part for part, _ in parts]
+    assert covers(whole.shape, mine)
+    i = data.draw(st.integers(0, len(mine) - 1))
+    assert not covers(whole.shape, mine[:i] + mine[i + 1 :])
+    assert not covers(whole.shape, [*mine, mine[i]])
+    assert not covers((*whole.shape, 1), mine)
 
 
 JSON = st.recursive(
