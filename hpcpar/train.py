@@ -26,7 +26,7 @@ from hpcpar.optim import clip_scale, learning_rate
 from hpcpar.parallel import ParallelModel, parallelize
 from hpcpar.parallel.choose import choose
 from hpcpar.parallel.state import collect, collect_state, compare_copies, shapes, spread
-from hpcpar.recovery import Crew
+from hpcpar.recovery import Audit, Crew
 from hpcpar.run import Report, RunFolder, Trace
 
 
@@ -38,8 +38,9 @@ def train(config: Config, crew: Crew, comm: Communicator) -> None:
     hpcpar.threads.limit_threads(config.threads)
     numerics = fingerprint(comm.device, config.threads, config.precision)
     for difference in compare_ranks(comm, numerics):  # what the bits depend on
-        if config.reproducible == "layout":
-            raise UserError(f"{difference}: --reproducible layout cannot keep its promise here")
+        if config.reproducible == "layout" or config.audit:
+            exact = "--audit" if config.audit else "--reproducible layout"
+            raise UserError(f"{difference}: {exact} cannot keep its promise here")
         note(f"{difference}: the bits may depend on who computes what", comm)
 
     # Every rank opens the same data and builds the same model; `parallelize` shares it out.
@@ -57,7 +58,8 @@ def train(config: Config, crew: Crew, comm: Communicator) -> None:
     mesh = Mesh(comm, **sizes)
     model = parallelize(plain, mesh, parallel, config.batch, config.optim, config.reproducible)
     sampler = Sampler(len(dataset.train), config.batch.size, config.seed)
-    for words in model.notes:
+    audit = Audit(model, config.audit)
+    for words in [*model.notes, *audit.notes]:
         note(words, comm)
     folder, start = begin(config, crew, model, numerics, dataset.digest)
     looks = dataset.validation.spread(config.run.evaluate_samples)
@@ -84,7 +86,9 @@ def train(config: Config, crew: Crew, comm: Communicator) -> None:
             trace.before_step(first=step == start + 1)
             report.begin_step()
             # The gradient, added in one fixed order; then every rank updates its own part.
-            loss = model.loss_and_gradients(dataset.train, sampler.indices(step - 1))
+            samples = sampler.indices(step - 1)
+            loss = model.loss_and_gradients(dataset.train, samples, audit.witness(step))
+            audit.check(step, dataset.train, samples)
             norm = model.update.norm()
             if not np.isfinite([loss, norm]).all():
                 raise UserError(f"step {step}: loss {loss}, gradient norm {norm}; lower --optim.lr")
