@@ -36,8 +36,8 @@ def describe(step: int, leaf: int, blames: Sequence[Blame], verdict: Verdict, al
         )
     fault = "wrong again: a lasting fault" if verdict.lasting else "right: a passing fault"
     return (
-        f"wrong bits: {who} computed another result than two others for {what}; "
-        f"computed once more it was {fault}"
+        f"wrong bits: {who} computed {what}, wrongly: two other computations agree on another "
+        f"result; computed once more it was {fault}"
     )
 
 

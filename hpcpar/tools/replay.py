@@ -55,7 +55,12 @@ def replay(run: str, step: int = 0, start: int = -1, *, comm: Communicator) -> N
                 bounds[:] = _bounds(config, folder, step, start)
         start, step = (int(n) for n in ranks.bcast(bounds))
         dataset = open_data(config.data, config.model.context, ranks)
-        model = _model(config, dataset, ranks)
+        with together(ranks):
+            config.model = fit_data(config.model, dataset)
+            plain, parallel = build_model(config.model, dataset), _parallel(config)
+            sizes = parallel.sizes(ranks.size)
+        mesh = Mesh(ranks, **sizes)
+        model = parallelize(plain, mesh, parallel, config.batch, config.optim, config.reproducible)
         _begin(config, folder, model, dataset, start)
         print(f"steps {start + 1} to {step} of {run} again, on {_ranks(ranks)}", flush=True)
         curve = _train(config, model, dataset, range(start + 1, step + 1))
@@ -64,8 +69,10 @@ def replay(run: str, step: int = 0, start: int = -1, *, comm: Communicator) -> N
             if whole is not None:
                 different[0] = compare(folder, step, curve, whole, state)
                 print(f"weights sha256 {weights_sha256(whole)}", flush=True)
-        if ranks.bcast(different)[0]:
-            sys.exit(DIFFERENT)
+        ranks.bcast(different)
+        mesh.close()
+    if different[0]:
+        sys.exit(DIFFERENT)
 
 
 def _bounds(config: Config, folder: RunFolder, step: int, start: int) -> tuple[int, int]:
@@ -103,20 +110,14 @@ def _ranks(comm: Communicator) -> str:
     return f"{comm.size} rank{'s' * (comm.size > 1)}"
 
 
-def _model(config: Config, dataset: Dataset, comm: Communicator) -> ParallelModel:
-    """The run's model on the ranks that there are, along the axes that its bits depend on."""
-    with together(comm):
-        config.model = fit_data(config.model, dataset)
-        plain, run = build_model(config.model, dataset), config.parallel
-        free = config.reproducible == "layout"
-        parallel = ParallelConfig(
-            tensor=1 if free else run.tensor, context=1 if free else run.context,
-            sequence=run.sequence and not free, tiles=run.tiles, zero=run.zero,
-            recompute=run.recompute,
-        )  # fmt: skip
-        sizes = parallel.sizes(comm.size)
-    mesh = Mesh(comm, **sizes)
-    return parallelize(plain, mesh, parallel, config.batch, config.optim, config.reproducible)
+def _parallel(config: Config) -> ParallelConfig:
+    """All ranks along the data axis, but for the axes that the run's bits depend on."""
+    run, free = config.parallel, config.reproducible == "layout"
+    return ParallelConfig(
+        tensor=1 if free else run.tensor, context=1 if free else run.context,
+        sequence=run.sequence and not free, tiles=run.tiles, zero=run.zero,
+        recompute=run.recompute,
+    )  # fmt: skip
 
 
 def _begin(

@@ -58,10 +58,10 @@ def layouts(comm):
         )
 
 
-def train(model, part, steps, every=EVERY, batch=BATCH, before=lambda step: None):
+def train(model, part, steps, every=EVERY, batch=BATCH, before=lambda step: None, first=1):
     """So many steps with audits."""
     audit = Audit(model, every)
-    for step in range(1, steps + 1):
+    for step in range(first, steps + 1):
         before(step)
         samples = (np.arange(batch.size) * 7 + step) % 64
         model.loss_and_gradients(part, samples, audit.witness(step))
@@ -147,6 +147,24 @@ def test_a_passing_fault(comm, build, seed):
         assert not error.lasting and "passing" in str(error)
 
 
+def test_the_step_is_done_again(comm, build):
+    """The weights were not touched: without the fault it gives what it would have given."""
+    hashes = []
+    for faulty in (False, True):
+        model, part = build(ParallelConfig(zero=1))
+        turn, passing = turn_of(0, model.leaf_owners, comm.size), Once(0)
+        if faulty:
+            error = caught(
+                comm, turn.owner, flipped_gradient(model, 1, 9, 22, passing),
+                partial(train, model, part, EVERY, before=partial(passing.arm, EVERY)),
+            )  # fmt: skip
+            assert (error.leaf, error.step, error.ranks) == (0, EVERY, (turn.owner,))
+        train(model, part, EVERY + 1, first=EVERY if faulty else 1)
+        weights = collect(model)
+        hashes.append(weights and weights_sha256(weights))
+    assert hashes[0] == hashes[1]
+
+
 @pytest.mark.mpi(min_size=3)
 def test_a_faulty_auditor_is_named_by_the_third(comm, build):
     model, part = build(ParallelConfig(zero=1))
@@ -176,7 +194,7 @@ def test_the_bits_stay_and_nobody_is_accused(comm, build):
         (ParallelConfig(context=context, zero=2), "layout"),
         (ParallelConfig(), "off"),
     ]
-    for parallel, reproducible in of_size if LONG else [of_size[comm.size % 3]]:
+    for parallel, reproducible in of_size if LONG else [of_size[{2: 1, 3: 2}.get(comm.size, 0)]]:
         hashes = set()
         for every in (0, 1):
             model, part = build(parallel, UNEVEN, reproducible)
