@@ -77,8 +77,8 @@ def run(options: argparse.Namespace, ranks: int, audit: int) -> list[float]:
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder) / "run"
         given = (SMALL if options.short else {}) | {
-            "steps": (1 + options.audits) * every, "audit": audit, "checkpoint.every": 0, "threads": 1,
-            "run.evaluate_every": 0, "run.evaluate_samples": 8, "run.dir": place,
+            "steps": (1 + options.audits) * every, "audit": audit, "threads": 1, "run.dir": place,
+            "checkpoint.every": 0, "run.evaluate_every": 0, "run.evaluate_samples": 8,
         }  # fmt: skip
         launch(mpirun(ranks, "-m", "hpcpar.train", *flags(given), *options.arguments), LIMIT)
         rows = [json.loads(line) for line in (place / "metrics.jsonl").read_text().splitlines()]
