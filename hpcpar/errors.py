@@ -1,7 +1,8 @@
 """The errors that a person at the prompt is meant to read."""
 
 __all__ = [
-    "EXIT_HANG", "EXIT_USER", "AuditError", "HangError", "LostRankError", "MismatchError", "UserError",
+    "EXIT_HANG", "EXIT_USER", "AuditError", "HangError", "LostRankError", "MismatchError",
+    "UserError",
 ]  # fmt: skip
 
 EXIT_USER = 2
@@ -40,8 +41,8 @@ class AuditError(RuntimeError):
 
     Every rank raises the same, before the update: the gradient of this step must not be used.
 
-    Attributes: ranks, those that computed it wrongly, or one of which did, where that cannot be
-    told; step; leaf; lasting, whether it was wrong when it was computed once more.
+    Attributes: ranks, of MPI_COMM_WORLD: those that computed it wrongly, or one of which did, where
+    that cannot be told; step; leaf; lasting, whether it was wrong when it was computed once more.
     """
 
     def __init__(

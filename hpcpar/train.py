@@ -35,13 +35,7 @@ def train(config: Config, crew: Crew, comm: Communicator) -> None:
 
     Begun again, on the ranks that are left, where one was lost (`Crew`).
     """
-    hpcpar.threads.limit_threads(config.threads)
-    numerics = fingerprint(comm.device, config.threads, config.precision)
-    for difference in compare_ranks(comm, numerics):  # what the bits depend on
-        if config.reproducible == "layout" or config.audit:
-            exact = "--audit" if config.audit else "--reproducible layout"
-            raise UserError(f"{difference}: {exact} cannot keep its promise here")
-        note(f"{difference}: the bits may depend on who computes what", comm)
+    numerics = same_numerics(config, comm)
 
     # Every rank opens the same data and builds the same model; `parallelize` shares it out.
     dataset = open_data(config.data, config.model.context, comm)
@@ -86,9 +80,7 @@ def train(config: Config, crew: Crew, comm: Communicator) -> None:
             trace.before_step(first=step == start + 1)
             report.begin_step()
             # The gradient, added in one fixed order; then every rank updates its own part.
-            samples = sampler.indices(step - 1)
-            loss = model.loss_and_gradients(dataset.train, samples, audit.witness(step))
-            audit.check(step, dataset.train, samples)
+            loss = audit.loss_and_gradients(step, dataset.train, sampler.indices(step - 1))
             norm = model.update.norm()
             if not np.isfinite([loss, norm]).all():
                 raise UserError(f"step {step}: loss {loss}, gradient norm {norm}; lower --optim.lr")
@@ -103,6 +95,18 @@ def train(config: Config, crew: Crew, comm: Communicator) -> None:
     weights = collect(model)
     report.finish("" if weights is None else weights_sha256(weights), numerics)
     mesh.close()
+
+
+def same_numerics(config: Config, comm: Communicator) -> dict[str, str]:
+    """What the bits depend on; the ranks are told where they differ in it. Collective."""
+    hpcpar.threads.limit_threads(config.threads)
+    numerics = fingerprint(comm.device, config.threads, config.precision)
+    for difference in compare_ranks(comm, numerics):
+        if config.reproducible == "layout" or config.audit:
+            exact = "--audit" if config.audit else "--reproducible layout"
+            raise UserError(f"{difference}: {exact} cannot keep its promise here")
+        note(f"{difference}: the bits may depend on who computes what", comm)
+    return numerics
 
 
 def begin(

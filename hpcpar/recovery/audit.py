@@ -12,6 +12,7 @@ from itertools import takewhile
 from typing import TYPE_CHECKING
 
 import numpy as np
+from mpi4py import MPI
 
 from hpcpar.comm import agree
 from hpcpar.errors import AuditError
@@ -31,8 +32,7 @@ __all__ = ["Audit"]
 class Audit:
     """Every `every` steps one leaf is audited; 0 for never.
 
-    >>> loss = model.loss_and_gradients(part, indices, audit.witness(step))
-    >>> audit.check(step, part, indices)            # before the update
+    >>> loss = audit.loss_and_gradients(step, part, indices)    # the model's, and audited
     """
 
     def __init__(self, model: "ParallelModel", every: int) -> None:
@@ -41,7 +41,6 @@ class Audit:
         self._place = (
             axes.stage * axes.context_size + axes.context_rank
         ) * axes.tensor_size + axes.tensor_rank
-        self._witnessed: Witnessed | None = None
 
     @property
     def notes(self) -> list[str]:
@@ -53,21 +52,25 @@ class Audit:
             ]
         return []
 
-    def witness(self, step: int) -> Witnessed | None:
-        """To be shown the leaf that is audited at this step; None where none is, or not here."""
-        turn, self._witnessed = self._turn(step), None
-        if turn is not None:
-            self._witnessed = Witnessed(turn.leaf)
-        return self._witnessed if turn and turn.owner == self._axes.data_rank else None
+    def loss_and_gradients(self, step: int, part: "Part", indices: np.ndarray) -> float:
+        """The model's. Collective.
 
-    def check(self, step: int, part: "Part", indices: np.ndarray) -> None:
-        """Compute the leaf again, and compare, where it is time to. Collective.
-
-        Raises `AuditError` on all ranks alike.
+        Raises `AuditError` on all ranks alike; the weights are then still those of the step, and
+        the gradient, which may be wrong, is not used.
         """
-        turn, first = self._turn(step), self._witnessed
-        if turn is None or first is None:
-            return
+        turn = self._turn(step)
+        if turn is None:
+            return self._model.loss_and_gradients(part, indices)
+        first = Witnessed(turn.leaf)
+        owner = turn.owner == self._axes.data_rank
+        loss = self._model.loss_and_gradients(part, indices, first if owner else None)
+        self._check(step, turn, first, part, indices)
+        return loss
+
+    def _check(
+        self, step: int, turn: Turn, first: Witnessed, part: "Part", indices: np.ndarray
+    ) -> None:
+        """Compute the leaf again, and compare with what was there first."""
         timeline = self._model.timeline
         recorded, timeline.record = timeline.record, False  # it is no part of the schedule
         again = self._again(turn.auditor, turn, part, indices)
@@ -108,14 +111,16 @@ class Audit:
     def _error(self, step: int, turn: Turn, verdict: Verdict) -> AuditError:
         comm, axes = self._model.comm, self._axes
         hosts = agree(comm, socket.gethostname())
-        places = comm.allgather(np.array([[axes.data_rank, self._place]])).tolist()
+        here = [axes.data_rank, self._place, MPI.COMM_WORLD.Get_rank()]
+        rank_at = {(column, p): r for column, p, r in comm.allgather(np.array([here])).tolist()}
+        host_of = dict(zip(rank_at.values(), hosts, strict=True))
         blames, ranks = [], list[int]()
         for column, own, other in verdict.wrong:
             places_there, buckets = first_differences(own, other)
-            there = [places.index([column, place]) for place in places_there]
+            there = [rank_at[column, place] for place in places_there]
             ranks += there
             layers = dict.fromkeys(self._name(*bucket) for bucket in buckets)
-            blames.append(Blame(there, [hosts[rank] or "" for rank in there], list(layers)))
+            blames.append(Blame(there, [host_of[rank] or "" for rank in there], list(layers)))
         message = describe(step, turn.leaf, blames, verdict, alone=axes.data_size == 1)
         return AuditError(message, tuple(sorted(ranks)), step, turn.leaf, verdict.lasting)
 

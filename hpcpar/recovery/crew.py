@@ -21,7 +21,7 @@ from hpcpar.comm.flight.words import rank_names
 from hpcpar.comm.lost import can_lose_ranks, lost_ranks, shrink
 from hpcpar.comm.vote import HERE, veto, vote
 from hpcpar.entry import note
-from hpcpar.errors import LostRankError, UserError
+from hpcpar.errors import AuditError, LostRankError, UserError
 from hpcpar.parallel.config import ParallelConfig
 from hpcpar.recovery.backup import Backup
 from hpcpar.recovery.fewer import fewer
@@ -75,7 +75,7 @@ class Crew:
                     run(self.comm)
                     self._vote(self.FINISHED)
                 return
-            except UserError:
+            except (UserError, AuditError):
                 self._vote(self.FINISHED)  # all ranks that train have it
                 raise
             except LostRankError:

@@ -30,6 +30,7 @@ LAYOUTS = {  # pipeline, tensor, zero, by the number of ranks; the first ones ar
     4: [(1, 2, 1), (1, 1, 3), (2, 1, 1), (1, 1, 2)],
     8: [(2, 1, 3), (2, 2, 0), (1, 2, 2), (1, 1, 1)],
 }
+BITS = [*range(28), 31]  # with the others numbers get too large to be trained with
 SEEDS = range(25 if LONG else 1)
 
 
@@ -64,8 +65,7 @@ def train(model, part, steps, every=EVERY, batch=BATCH, before=lambda step: None
     for step in range(first, steps + 1):
         before(step)
         samples = (np.arange(batch.size) * 7 + step) % 64
-        model.loss_and_gradients(part, samples, audit.witness(step))
-        audit.check(step, part, samples)
+        audit.loss_and_gradients(step, part, samples)
         model.update.norm()
         model.update.step(1e-2, 1.0)
 
@@ -112,7 +112,7 @@ def test_a_lasting_fault(comm, build, seed):
         if (data := model.axes.data_size) == 1:
             continue
         faulty = int(random.integers(comm.size))
-        layer, element, bit = (int(random.integers(n)) for n in (8, 10_000, 32))
+        layer, element, bit = (int(random.choice(n)) for n in (8, 10_000, BITS))
         error = caught(
             comm, faulty, flipped_gradient(model, layer, element, bit),
             partial(train, model, part, EVERY * LEAVES),
@@ -137,7 +137,7 @@ def test_a_passing_fault(comm, build, seed):
         each = comm.size // model.axes.data_size
         at_owner = bool((seed + comm.size) % 2)
         faulty = (turn.owner if at_owner else turn.auditor) * each + int(random.integers(each))
-        layer, element, bit = (int(random.integers(n)) for n in (8, 10_000, 32))
+        layer, element, bit = (int(random.choice(n)) for n in (8, 10_000, BITS))
         passing = Once(turn.leaf)
         error = caught(
             comm, faulty, flipped_gradient(model, layer, element, bit, passing),
