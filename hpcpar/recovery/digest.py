@@ -30,15 +30,16 @@ def digest(array: Array) -> Array:
     words = array.reshape(-1).view(xp.uint32)
     rows = len(words) // WIDTH
     table, rest = words[: rows * WIDTH].reshape(rows, WIDTH), words[rows * WIDTH :]
-    by_row, by_column = _sum(xp, table, axis=1), _sum(xp, table, axis=0)
+    by_row = xp.concatenate([_sums(xp, table, 1), _sums(xp, rest.reshape(1, -1), 1)])
+    by_column = _sums(xp, table, 0)
     by_column[: len(rest)] += rest
-    last = _sum(xp, rest) * xp.uint64(2 * rows + 1)
-    return xp.stack([_weighted(xp, by_row) + last, _weighted(xp, by_column)])
+    return xp.stack([_weighted(xp, by_row), _weighted(xp, by_column)])
 
 
 def _weighted(xp: Any, sums: Array) -> Array:
-    return _sum(xp, sums * (2 * xp.arange(len(sums), dtype=xp.uint64) + xp.uint64(1)))
+    odd = 2 * xp.arange(len(sums), dtype=xp.uint64) + xp.uint64(1)
+    return (sums * odd).sum(dtype=xp.uint64)
 
 
-def _sum(xp: Any, words: Array, axis: int | None = None) -> Array:
+def _sums(xp: Any, words: Array, axis: int) -> Array:
     return words.sum(axis=axis, dtype=xp.uint64)

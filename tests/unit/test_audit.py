@@ -90,6 +90,17 @@ def test_the_digest_is_what_it_says(size, seed):
     assert digest(words.view(np.float32)).tolist() == [first % 2**64, second % 2**64]
 
 
+def test_the_digest_of_a_large_array():
+    """Its sums are taken modulo 2^64, without a word on standard error."""
+    words = np.full(3_000_000, 2**32 - 1, np.uint32)
+    rows = [WIDTH] * (len(words) // WIDTH) + [len(words) % WIDTH]
+    first = (2**32 - 1) * sum((2 * i + 1) * count for i, count in enumerate(rows))
+    columns = [len(rows) - (j >= rows[-1]) for j in range(WIDTH)]
+    second = (2**32 - 1) * sum((2 * j + 1) * count for j, count in enumerate(columns))
+    assert first > 2**64
+    assert digest(words).tolist() == [first % 2**64, second % 2**64]
+
+
 def test_swapped_words_and_signs_of_zero_are_seen():
     array = np.arange(3000, dtype=np.float32)
     before = digest(array).tolist()
