@@ -1,4 +1,4 @@
-"""python -m hpcpar checkpoint | doctor | evaluate | export | generate | plan: see hpcpar/tools."""
+"""python -m hpcpar TOOL: see hpcpar/tools."""
 
 import hpcpar.threads  # isort: skip  # noqa: F401  (before NumPy is loaded: it limits the BLAS)
 

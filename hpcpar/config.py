@@ -71,6 +71,8 @@ class Config:
         timeout: Seconds before a wait for other ranks counts as a hang.
         recovery: What happens when a rank is lost: none ends the run; shrink goes on without it, on
             an MPI that can (mpirun --with-ft ulfm).
+        audit: Steps between two audits: another rank then computes a part of the gradient again,
+            and one that computes wrongly is named; 0 for none.
     """
 
     steps: int = 400
@@ -81,6 +83,7 @@ class Config:
     reproducible: Literal["ranks", "layout", "off"] = "ranks"
     timeout: float = 60.0
     recovery: Literal["none", "shrink"] = "none"
+    audit: int = 0
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     batch: BatchConfig = field(default_factory=BatchConfig)
@@ -284,7 +287,7 @@ def one_sentence(message: str) -> str:
 
 # Smallest and largest value of what the types allow and no run can do.
 _RANGES: dict[str, tuple[float, float]] = {
-    "steps": (1, math.inf), "threads": (0, 4096), "data.validation": (0, 1),
+    "steps": (1, math.inf), "audit": (0, math.inf), "threads": (0, 4096), "data.validation": (0, 1),
     "batch.size": (1, 1 << 31), "batch.micro": (1, 1 << 31), "batch.leaves": (1, math.inf),
     "model.layers": (1, 10_000), "model.heads": (1, math.inf), "model.width": (1, 1 << 20),
     "model.context": (1, 1 << 24), "model.vocabulary": (0, 1 << 24),

@@ -3,7 +3,7 @@
 0  done
 1  anything unexpected: a traceback, from the rank where it happened
 2  the user's mistake: one sentence from rank 0
-3  a lost or hung rank: the sentence names it
+3  a lost or hung rank, or one that computes wrongly: the sentence names it
 """
 
 import os
@@ -12,7 +12,14 @@ import traceback
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NoReturn
 
-from hpcpar.errors import EXIT_HANG, EXIT_USER, HangError, LostRankError, UserError
+from hpcpar.errors import (
+    EXIT_HANG,
+    EXIT_USER,
+    AuditError,
+    HangError,
+    LostRankError,
+    UserError,
+)
 
 if TYPE_CHECKING:
     from hpcpar.comm import Communicator
@@ -38,7 +45,7 @@ def run_ranks(main: Callable[["Communicator"], None]) -> NoReturn:
         if first:
             print(f"hpcpar: {error}", file=sys.stderr, flush=True)
         end_process(EXIT_USER)
-    except LostRankError as error:
+    except (LostRankError, AuditError) as error:
         if comm is not None and speaks(comm.rank):
             print(f"hpcpar: {error}", file=sys.stderr, flush=True)
         end_process(EXIT_HANG)

@@ -1,6 +1,9 @@
 """The errors that a person at the prompt is meant to read."""
 
-__all__ = ["EXIT_HANG", "EXIT_USER", "HangError", "LostRankError", "MismatchError", "UserError"]
+__all__ = [
+    "EXIT_HANG", "EXIT_USER", "AuditError", "HangError", "LostRankError", "MismatchError",
+    "UserError",
+]  # fmt: skip
 
 EXIT_USER = 2
 EXIT_HANG = 3
@@ -31,3 +34,19 @@ class LostRankError(RuntimeError):
 
 class MismatchError(ValueError):
     """The ranks' calls do not fit together. Every rank that has come to them raises the same."""
+
+
+class AuditError(RuntimeError):
+    """A gradient that was computed twice has not the same bits (exit status 3).
+
+    Every rank raises the same, before the update: the gradient of this step must not be used.
+
+    Attributes: ranks, of MPI_COMM_WORLD: those that computed it wrongly, or one of which did, where
+    that cannot be told; step; leaf; lasting, whether it was wrong when it was computed once more.
+    """
+
+    def __init__(
+        self, message: str, ranks: tuple[int, ...], step: int, leaf: int, lasting: bool
+    ) -> None:
+        super().__init__(message)
+        self.ranks, self.step, self.leaf, self.lasting = ranks, step, leaf, lasting

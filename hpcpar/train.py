@@ -26,7 +26,7 @@ from hpcpar.optim import clip_scale, learning_rate
 from hpcpar.parallel import ParallelModel, parallelize
 from hpcpar.parallel.choose import choose
 from hpcpar.parallel.state import collect, compare_copies, shapes, spread
-from hpcpar.recovery import Crew
+from hpcpar.recovery import Audit, Crew
 from hpcpar.run import Report, RunFolder, Trace, replayable
 
 
@@ -35,12 +35,7 @@ def train(config: Config, crew: Crew, comm: Communicator) -> None:
 
     Begun again, on the ranks that are left, where one was lost (`Crew`).
     """
-    hpcpar.threads.limit_threads(config.threads)
-    numerics = fingerprint(comm.device, config.threads, config.precision)
-    for difference in compare_ranks(comm, numerics):  # what the bits depend on
-        if config.reproducible == "layout":
-            raise UserError(f"{difference}: --reproducible layout cannot keep its promise here")
-        note(f"{difference}: the bits may depend on who computes what", comm)
+    numerics = same_numerics(config, comm)
 
     # Every rank opens the same data and builds the same model; `parallelize` shares it out.
     dataset = open_data(config.data, config.model.context, comm)
@@ -57,7 +52,8 @@ def train(config: Config, crew: Crew, comm: Communicator) -> None:
     mesh = Mesh(comm, **sizes)
     model = parallelize(plain, mesh, parallel, config.batch, config.optim, config.reproducible)
     sampler = Sampler(len(dataset.train), config.batch.size, config.seed)
-    for words in model.notes:
+    audit = Audit(model, config.audit)
+    for words in [*model.notes, *audit.notes]:
         note(words, comm)
     folder, start = begin(config, crew, model, numerics, dataset.digest)
     looks = dataset.validation.spread(config.run.evaluate_samples)
@@ -83,7 +79,7 @@ def train(config: Config, crew: Crew, comm: Communicator) -> None:
             trace.before_step(first=step == start + 1)
             report.begin_step()
             # The gradient, added in one fixed order; then every rank updates its own part.
-            loss = model.loss_and_gradients(dataset.train, sampler.indices(step - 1))
+            loss = audit.loss_and_gradients(step, dataset.train, sampler.indices(step - 1))
             norm = model.update.norm()
             if not np.isfinite([loss, norm]).all():
                 raise UserError(f"step {step}: loss {loss}, gradient norm {norm}; lower --optim.lr")
@@ -98,6 +94,18 @@ def train(config: Config, crew: Crew, comm: Communicator) -> None:
     weights = collect(model)
     report.finish("" if weights is None else weights_sha256(weights), numerics)
     mesh.close()
+
+
+def same_numerics(config: Config, comm: Communicator) -> dict[str, str]:
+    """What the bits depend on; the ranks are told where they differ in it. Collective."""
+    hpcpar.threads.limit_threads(config.threads)
+    numerics = fingerprint(comm.device, config.threads, config.precision)
+    for difference in compare_ranks(comm, numerics):
+        if config.reproducible == "layout" or config.audit:
+            exact = "--audit" if config.audit else "--reproducible layout"
+            raise UserError(f"{difference}: {exact} cannot keep its promise here")
+        note(f"{difference}: the bits may depend on who computes what", comm)
+    return numerics
 
 
 def begin(

@@ -13,6 +13,7 @@ from hpcpar.parallel.context import start_context_sum
 from hpcpar.parallel.gradients import Exchanges, GradientSum
 from hpcpar.parallel.holdings import Holdings, views
 from hpcpar.parallel.leaves import Slot
+from hpcpar.parallel.witness import Witness
 
 if TYPE_CHECKING:
     from hpcpar.comm import Communicator
@@ -37,11 +38,12 @@ class Gradients:
     def __init__(
         self,
         holdings: Holdings,
-        sums: Sequence[GradientSum],
         xp: ModuleType,
         context: "Communicator | None" = None,
     ) -> None:
-        self._holdings, self._sums, self._xp, self._context = holdings, sums, xp, context
+        self._holdings, self._xp, self._context = holdings, xp, context
+        self._sums: Sequence[GradientSum] = ()
+        self._witness: Witness | None = None
         self._exchanges = Exchanges()  # over the context
         self._leaves: Written = {}  # a stage has one leaf at a time
         self._target: Written = {}
@@ -53,10 +55,12 @@ class Gradients:
         """Of the room beside the leaves."""
         return int(self._spare.nbytes)
 
-    def begin(self, slots: Sequence[Slot]) -> None:
-        """A step of these slots."""
-        self._last = slots[-1]
-        for total in self._sums:
+    def begin(
+        self, slots: Sequence[Slot], sums: Sequence[GradientSum], witness: Witness | None = None
+    ) -> None:
+        """A step of these slots, whose leaves go into `sums`; a witness sees its leaf before."""
+        self._last, self._sums, self._witness = slots[-1], sums, witness
+        for total in sums:
             total.begin()
 
     def target(self, slot: Slot, layer: int) -> Tensors:
@@ -111,7 +115,10 @@ class Gradients:
                 if self._context is not None:
                     self._sums[number].arena.give(array)
             if slot.last:
-                self._sums[number].add(slot.leaf, self._leaves.pop(number))
+                leaf = self._leaves.pop(number)
+                if self._witness is not None and self._witness.leaf == slot.leaf:
+                    self._witness.gradient(number, leaf)
+                self._sums[number].add(slot.leaf, leaf)
         self._end(slot, layer)
 
     def _end(self, slot: Slot, layer: int) -> None:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from hpcpar.comm import Communicator
     from hpcpar.comm.request import Request
 
-__all__ = ["UNDER_WAY", "Exchanges", "GradientSum", "RoundSum", "RunSum", "sum_steps"]
+__all__ = ["UNDER_WAY", "Exchanges", "GradientSum", "RoundSum", "RunSum", "Unsummed", "sum_steps"]
 
 UNDER_WAY = 4  # exchanges of a rank at a time
 
@@ -246,6 +246,25 @@ class RoundSum(GradientSum):
             self._sums.add(number, slices[number])
         if leaf is not None:
             self.arena.give(leaf)
+
+
+class Unsummed(GradientSum):
+    """For a leaf that goes into no sum: its buffers come from a sum's arena, and go back to it."""
+
+    def __init__(self, total: GradientSum) -> None:
+        super().__init__(total.bucket, total.comm, total.leaves, total.arena)
+
+    def buffer(self, leaf: int) -> Array:
+        return self.arena.take((self.bucket.size,), np.float32)
+
+    def add(self, leaf: int, gradient: Array) -> None:
+        self.arena.give(gradient)
+
+    def end_round(self, last: bool) -> None:
+        """There are no rounds."""
+
+    def finish(self) -> None:
+        """There is no result."""
 
 
 @lru_cache(maxsize=512)

@@ -113,6 +113,12 @@ class Layout:
         """The micro-batches of every data-parallel rank."""
         return deal_slots(self.leaves, self.data, self.rounds, self.data_speeds)
 
+    @cached_property
+    def leaf_owners(self) -> list[int]:
+        """The data-parallel rank of every leaf."""
+        owners = {slot.leaf: rank for rank, own in enumerate(self.slots) for slot in own}
+        return [owners[leaf] for leaf in range(len(self.leaves))]
+
     @property
     def idle_ranks(self) -> int:
         """Ranks without a micro-batch."""

@@ -17,6 +17,7 @@ from hpcpar.parallel.holdings import Holdings
 from hpcpar.parallel.leaves import Slot
 from hpcpar.parallel.timeline import Timeline
 from hpcpar.parallel.weights import Weights
+from hpcpar.parallel.witness import Witness
 from hpcpar.schedule.pipeline_actions import (
     Action,
     Backward,
@@ -91,17 +92,19 @@ class Performer:
         samples: Callable[[int], int],
         scale: float,
         training: bool = True,
+        witness: Witness | None = None,
     ) -> dict[int, float]:
         """Perform a rank's actions, whose micro-batches are `slots`; the loss of each of these.
 
         Args:
             batch, samples: a micro-batch, by its number in the global batch, and its length.
             scale: of the loss whose gradient is computed.
+            witness: is shown what this rank sends of its leaf.
 
         The losses are sums over targets, and on the last stage's ranks only. Collective.
         """
         self._slots, self._batch, self._samples, self._scale = slots, batch, samples, scale
-        self._training = training
+        self._training, self._witness = training, witness
         self._losses: dict[int, float] = {}
         self._weights.begin(visits(actions, self._holdings))
         for action in actions:
@@ -231,13 +234,16 @@ class Performer:
             self._here[_backwards((action.micro, action.stage))] = dx
 
     def _send(self, action: SendActivation | SendGradient) -> None:
-        if self._slots[action.micro].micro < 0:
+        slot = self._slots[action.micro]
+        if slot.micro < 0:
             return
         key, tag = (action.micro, action.stage), 2 * action.stage
         if isinstance(action, SendGradient):
             key, tag = _backwards(key), tag + 1
         self._reclaim()
         array = self._here.pop(key)
+        if self._witness is not None and self._witness.leaf == slot.leaf:
+            self._witness.sent(slot.micro, action, array)
         assert self._pipeline is not None
         self._going.append((self._pipeline.isend(array, action.to, tag), array))
 
@@ -249,7 +255,7 @@ class Performer:
         tag = 2 * (stage - 1)
         if isinstance(action, ReceiveGradient):
             key, stage, tag = _backwards(key), stage + 1, 2 * (stage + 1) + 1
-        shape = self._shape(stage, self._samples(slot.micro))
+        shape = self._holdings.input_shape(stage, (self._samples(slot.micro), *self._sample))
         array = self._arena.take(shape, np.float32)
         assert self._pipeline is not None
         self._coming[key] = self._pipeline.irecv(array, action.source, tag), array
@@ -275,10 +281,6 @@ class Performer:
         for layer in layers:
             self._take(layer)
             self._weights.give(layer)
-
-    def _shape(self, stage: int, samples: int) -> tuple[int, ...]:
-        """Of what goes into a stage."""
-        return self._holdings.input_shape(stage, (samples, *self._sample))
 
 
 def visits(actions: Sequence[Action], holdings: Holdings) -> list[int]:

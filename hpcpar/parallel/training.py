@@ -1,5 +1,6 @@
 """A model that many ranks train together."""
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -9,15 +10,16 @@ from hpcpar.optim import OptimConfig
 from hpcpar.parallel.axes import Axes
 from hpcpar.parallel.backward import Gradients
 from hpcpar.parallel.context import start_context_sum
-from hpcpar.parallel.gradients import GradientSum
+from hpcpar.parallel.gradients import GradientSum, Unsummed
 from hpcpar.parallel.holdings import Holdings
 from hpcpar.parallel.layout import Layout
-from hpcpar.parallel.leaves import deal_slots
+from hpcpar.parallel.leaves import Slot, deal_slots
 from hpcpar.parallel.memory import Bytes
 from hpcpar.parallel.perform import Performer
 from hpcpar.parallel.timeline import Timeline
 from hpcpar.parallel.update import Update
 from hpcpar.parallel.weights import Weights
+from hpcpar.parallel.witness import Witness
 from hpcpar.tree import tree_total
 
 if TYPE_CHECKING:
@@ -57,7 +59,7 @@ class ParallelModel:
         self.slots = len(self._slots)
         self.actions = axes.schedule(axes.stage, self.slots)
         at_once = axes.context if layout.at_once else None
-        self._backward = Gradients(holdings, sums, weights.xp, at_once)
+        self._backward = Gradients(holdings, weights.xp, at_once)
         self._performer = Performer(
             holdings, model.loss_function, weights, self._backward, model.input_shape,
             axes.comm.device, arena, axes.pipeline, axes.comm.progress, self.timeline,
@@ -66,6 +68,11 @@ class ParallelModel:
             optim, holdings, weights, sums, axes.comm, axes.pipeline, self.timeline,
             counts=axes.counts,
         )  # fmt: skip
+
+    @property
+    def leaf_owners(self) -> list[int]:
+        """The data-parallel rank that computes each leaf of a step."""
+        return self._layout.leaf_owners
 
     @property
     def notes(self) -> list[str]:
@@ -130,26 +137,55 @@ class ParallelModel:
                     values[piece.run.start : piece.run.stop]
                 )
 
-    def loss_and_gradients(self, part: "Part", indices: np.ndarray) -> float:
+    def loss_and_gradients(
+        self, part: "Part", indices: np.ndarray, witness: Witness | None = None
+    ) -> float:
         """The mean loss of the global batch of these samples; its gradient is then summed.
 
         `indices` has shape (batch.size,), the same on every rank; a rank reads only its own
-        samples. The loss is a float64 sum over all targets, divided by their number. Collective.
+        samples. The loss is a float64 sum over all targets, divided by their number. A
+        witness is shown what this rank computes of its leaf. Collective.
         """
-        micros = indices.reshape(-1, self._batch.micro)
-        targets = self._batch.size * part.targets_per_sample
-        self._backward.begin(self._slots)
-        losses = self._performer.run(
-            self.actions, self._slots, lambda micro: part.batch(micros[micro]),
-            lambda micro: self._batch.micro, 1.0 / targets,
-        )  # fmt: skip
+        self._backward.begin(self._slots, self.gradients, witness)
+        losses = self._compute(self._slots, part, indices, witness)
         with self.timeline.on("communication", "sum gradients"):
             self._backward.finish()
             for total in reversed(self.gradients):
                 total.finish()
             self._sum_context()
             self.update.fold()
+        targets = self._batch.size * part.targets_per_sample
         return self._mean(losses, self._layout.leaves, targets)
+
+    def leaf_again(
+        self, data_rank: int, part: "Part", indices: np.ndarray, witness: Witness
+    ) -> None:
+        """Compute the leaf of a witness on a data-parallel rank; it goes into no sum. Collective.
+
+        Before the update it has the bits that it had in `loss_and_gradients`, whoever computes it.
+        """
+        every = {slot.micro: slot for own in self._layout.slots for slot in own}
+        mine, run = self.axes.data_rank == data_rank, self._layout.leaves[witness.leaf]
+        slots = [replace(every[micro], ends=False) if mine else Slot() for micro in run]
+        self._backward.begin(slots, [Unsummed(total) for total in self.gradients], witness)
+        self._compute(slots, part, indices, witness)
+        self._backward.finish()
+
+    def _compute(
+        self, slots: "Sequence[Slot]", part: "Part", indices: np.ndarray, witness: Witness | None
+    ) -> dict[int, float]:
+        """Forward and backward of micro-batches of a step; their losses, on the last stage."""
+        micros = indices.reshape(-1, self._batch.micro)
+        targets = self._batch.size * part.targets_per_sample
+        losses = self._performer.run(
+            self.axes.schedule(self.axes.stage, len(slots)), slots,
+            lambda micro: part.batch(micros[micro]), lambda micro: self._batch.micro,
+            1.0 / targets, witness=witness,
+        )  # fmt: skip
+        if witness is not None:
+            for micro in losses.keys() & set(self._layout.leaves[witness.leaf]):
+                witness.loss(micro, losses[micro])
+        return losses
 
     def evaluate(self, part: "Part", samples: np.ndarray) -> float:
         """The mean loss per target over the given samples of a part. Collective.

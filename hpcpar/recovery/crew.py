@@ -23,7 +23,7 @@ from hpcpar.comm.lost import can_lose_ranks, kill_the_hung, lost_ranks, shrink
 from hpcpar.comm.vote import HERE, veto, vote
 from hpcpar.device import Array
 from hpcpar.entry import note
-from hpcpar.errors import LostRankError, UserError
+from hpcpar.errors import AuditError, LostRankError, UserError
 from hpcpar.parallel.config import ParallelConfig
 from hpcpar.parallel.state import fill
 from hpcpar.recovery.backup import Backup
@@ -80,7 +80,7 @@ class Crew:
                     run(self.comm)
                     self._vote(self.FINISHED)
                 return
-            except UserError:
+            except (UserError, AuditError):
                 self._vote(self.FINISHED)  # all ranks that train have it
                 raise
             except LostRankError:

@@ -19,6 +19,7 @@ from hpcpar.tools.evaluate import evaluate
 from hpcpar.tools.export import export
 from hpcpar.tools.generate import generate
 from hpcpar.tools.plan import plan
+from hpcpar.tools.replay import replay
 
 if TYPE_CHECKING:
     from hpcpar.comm import Communicator
@@ -32,6 +33,7 @@ TOOLS: dict[str, Callable[..., None]] = {
     "export": export,
     "generate": generate,
     "plan": plan,
+    "replay": replay,
 }
 BESIDE: set[str | int] = {"comm", "settings"}  # what is no flag
 
