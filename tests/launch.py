@@ -6,18 +6,21 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
-__all__ = ["mpirun_command", "run", "start_mpirun"]
+__all__ = ["mpirun_command", "run", "start_mpirun", "started"]
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def mpirun_command(ranks: int, *arguments: str, python: str = sys.executable) -> list[str]:
+def mpirun_command(
+    ranks: int, *arguments: str, python: str = sys.executable, options: Sequence[str] = ()
+) -> list[str]:
     """The command line that runs `python arguments...` on so many ranks."""
-    return [str(ROOT / "tools" / "mpirun"), "-n", str(ranks), python, *map(str, arguments)]
+    mpirun = [str(ROOT / "tools" / "mpirun"), *options, "-n", str(ranks)]
+    return [*mpirun, python, *map(str, arguments)]
 
 
 def start_mpirun(
@@ -65,6 +68,24 @@ def run(
         finally:
             _end_session(process.pid)
     return subprocess.CompletedProcess(command, process.returncode, stdout, stderr)
+
+
+@contextlib.contextmanager
+def started(command: Sequence[str], output: IO[str]) -> Iterator[subprocess.Popen[str]]:
+    """A process in a session of its own, which is ended as a whole at the end of the block."""
+    with subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "VIRTUAL_ENV": _environment_of(command)},
+        start_new_session=True,
+    ) as process:
+        try:
+            yield process
+        finally:
+            _end_session(process.pid)
 
 
 def _environment_of(command: Sequence[str]) -> str:
