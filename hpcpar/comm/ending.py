@@ -1,6 +1,7 @@
 """How a process ends after a hang: with one story for the whole job, and status 3."""
 
 import os
+import signal
 import sys
 import time
 from types import TracebackType
@@ -12,7 +13,7 @@ from hpcpar.comm.flight import leave
 from hpcpar.comm.lost import lost_ranks, survives
 from hpcpar.errors import EXIT_HANG, HangError
 
-__all__ = ["end_hung", "end_process", "end_uncaught_hangs", "speaks"]
+__all__ = ["be_lost", "end_hung", "end_process", "end_uncaught_hangs", "speaks"]
 
 
 def end_hung(error: HangError) -> NoReturn:
@@ -39,6 +40,15 @@ def end_process(status: int) -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)
+
+
+def be_lost() -> NoReturn:
+    """End this process in the way that the launcher tells the others of as a loss."""
+    leave()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    while True:
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def speaks(rank: int) -> bool:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "can_lose_ranks",
+    "give_up",
     "is_loss",
     "kill_the_hung",
     "losses",
@@ -126,6 +127,11 @@ def can_lose_ranks(comm: MPI.Comm) -> str:
 def survives() -> bool:
     """Whether the launcher leaves the other ranks alive when one is gone."""
     return os.environ.get("OMPI_MCA_mpi_ft_enable") == "1"  # noqa: SIM112
+
+
+def give_up(comm: "Communicator", where: str) -> None:
+    """What a loss does to a communicator, without one that MPI has seen yet."""
+    comm._engine.explain(LostRankError(where), where)
 
 
 def kill_the_hung(comm: "Communicator") -> None:

@@ -15,6 +15,7 @@ import numpy as np
 from mpi4py import MPI
 
 from hpcpar.comm import agree
+from hpcpar.entry import note
 from hpcpar.errors import AuditError
 from hpcpar.parallel.holdings import Holdings
 from hpcpar.recovery.record import COLUMNS, Witnessed, first_differences, read
@@ -32,11 +33,14 @@ __all__ = ["Audit"]
 class Audit:
     """Every `every` steps one leaf is audited; 0 for never.
 
+    `repeats`: whether a step in which a fault was found that passes is computed once more.
+
     >>> loss = audit.loss_and_gradients(step, part, indices)    # the model's, and audited
     """
 
-    def __init__(self, model: "ParallelModel", every: int) -> None:
+    def __init__(self, model: "ParallelModel", every: int, repeats: bool = False) -> None:
         self._model, self._every, self._axes = model, every, model.axes
+        self._repeats = repeats
         axes = model.axes
         self._place = (
             axes.stage * axes.context_size + axes.context_rank
@@ -64,7 +68,13 @@ class Audit:
         first = Witnessed(turn.leaf)
         owner = turn.owner == self._axes.data_rank
         loss = self._model.loss_and_gradients(part, indices, first if owner else None)
-        self._check(step, turn, first, part, indices)
+        try:
+            self._check(step, turn, first, part, indices)
+        except AuditError as error:
+            if error.lasting or not self._repeats:
+                raise
+            note(f"{error}; the step is computed once more", self._model.comm)
+            return self.loss_and_gradients(step, part, indices)
         return loss
 
     def _check(

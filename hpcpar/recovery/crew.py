@@ -18,8 +18,9 @@ import numpy as np
 from mpi4py import MPI
 
 from hpcpar.comm import Communicator
+from hpcpar.comm.ending import be_lost
 from hpcpar.comm.flight.words import rank_names
-from hpcpar.comm.lost import can_lose_ranks, kill_the_hung, lost_ranks, shrink
+from hpcpar.comm.lost import can_lose_ranks, give_up, kill_the_hung, lost_ranks, shrink
 from hpcpar.comm.vote import HERE, veto, vote
 from hpcpar.device import Array
 from hpcpar.entry import note
@@ -44,7 +45,7 @@ class Crew:
     one that they all have done; rows, what the run tells of its last steps.
     """
 
-    FINISHED, GO_ON = 2, 4  # answers
+    FINISHED, GO_ON, UPDATE = 2, 4, 8  # what all may agree on
 
     def __init__(self, config: "Config", comm: Communicator) -> None:
         """Collective. Raises `UserError` where this MPI cannot do what --recovery asks for."""
@@ -80,9 +81,11 @@ class Crew:
                     run(self.comm)
                     self._vote(self.FINISHED)
                 return
-            except (UserError, AuditError):
+            except UserError:
                 self._vote(self.FINISHED)  # all ranks that train have it
                 raise
+            except AuditError as error:
+                self._dismiss(error)
             except LostRankError:
                 if not self.survives:
                     raise
@@ -124,7 +127,7 @@ class Crew:
         backup = self._backup
         if backup is not None:
             backup.exchange()
-        self._vote(self.GO_ON)
+        self._vote(self.GO_ON | self.UPDATE)
         # From here to the end of both updates nobody waits for anybody.
         self._saved, self._agreed, self.step = None, True, step
         if backup is not None:
@@ -142,8 +145,23 @@ class Crew:
     def _stand_by(self) -> None:
         """A spare rank gives what it has, and votes with the others until they are at the end."""
         self._rescue(None)
-        while not self._vote(self.FINISHED | self.GO_ON) & self.FINISHED:
-            self._saved = None
+        everything = self.FINISHED | self.GO_ON | self.UPDATE
+        while not (agreed := self._vote(everything)) & self.FINISHED:
+            if agreed & self.UPDATE:
+                self._saved = None
+
+    def _dismiss(self, error: AuditError) -> None:
+        """Go on without ranks that compute wrongly, where others are left."""
+        everybody = self._everybody
+        if not self.survives or len(error.ranks) >= everybody.size:
+            self._vote(self.FINISHED)
+            raise error
+        self._vote(self.GO_ON)  # so that all know why
+        note(f"{error}; it is dismissed", everybody)
+        if MPI.COMM_WORLD.Get_rank() in error.ranks:
+            be_lost()
+        give_up(everybody, "an audit")
+        self._regroup()
 
     def _regroup(self) -> None:
         """The ranks that are left find each other, also when others are lost meanwhile."""
