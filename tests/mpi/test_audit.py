@@ -31,7 +31,7 @@ LAYOUTS = {  # pipeline, tensor, zero, by the number of ranks; the first one is 
     8: [(2, 1, 3), (2, 2, 0), (1, 2, 2), (1, 1, 1)],
 }
 BITS = [*range(28), 31]  # with the others numbers get too large to be trained with
-SEEDS = range(25 if LONG else 1)
+SEEDS = range(31 if LONG else 1)
 
 
 @pytest.fixture
@@ -53,6 +53,8 @@ def build(comm):
 
 def layout(comm, seed, shared=False):
     """One of this number of ranks; `shared`, with several on the data axis."""
+    if comm.size == 8 and seed % 3:
+        pytest.skip("eight ranks take their time: every third seed")
     found = [one for one in LAYOUTS[comm.size] if not shared or one[0] * one[1] < comm.size]
     pipeline, tensor, zero = found[seed % len(found)]
     return ParallelConfig(
@@ -106,14 +108,18 @@ def caught(comm, faulty, fault, run):
 @pytest.mark.mpi(min_size=2)
 @pytest.mark.parametrize("seed", SEEDS)
 def test_a_lasting_fault(comm, build, seed):
-    """Named when three columns can decide; with two, both are, and it is said what is missing."""
+    """Named when three columns can decide; with two, both are, and it is said what is missing.
+
+    In the round of audits in which each leaf has its turn; a rank without leaves in the second one.
+    """
     random = np.random.default_rng([seed, comm.size])
     model, part = build(layout(comm, seed, shared=True))
     faulty = int(random.integers(comm.size))
     layer, element, bit = (int(random.choice(n)) for n in (8, 10_000, BITS))
+    works = faulty * model.axes.data_size // comm.size in model.leaf_owners
     error = caught(
         comm, faulty, flipped_gradient(model, layer, element, bit),
-        partial(train, model, part, EVERY * LEAVES),
+        partial(train, model, part, EVERY * LEAVES * (1 if works else 2)),
     )  # fmt: skip
     assert error.lasting and error.step % EVERY == 0
     if model.axes.data_size > 2:
