@@ -64,7 +64,9 @@ def note(text: str, comm: "Communicator | None" = None) -> None:
 
 
 def _end(comm: "Communicator | None", message: str, status: int) -> NoReturn:
+    from hpcpar.comm import abort
+
     print(message, file=sys.stderr, flush=True)
     if comm is not None and comm.size > 1:
-        comm.mpi.Abort(status)
+        abort(status, comm.mpi)
     sys.exit(status)

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import random
+import re
 import signal
 import subprocess
 import time
@@ -43,9 +44,12 @@ class Outcome:
 
     @property
     def sha256(self) -> str:
-        """The last line's hash; nothing if the run did not come to its end."""
-        last = self.text.strip().rpartition("\n")[2]
-        return last.removeprefix("weights sha256 ") if last.startswith("weights sha256 ") else ""
+        """The last hash that was printed; nothing if the run did not come to its end.
+
+        Lines of the launcher may follow.
+        """
+        found = re.findall(r"^weights sha256 (\w+)", self.text, re.MULTILINE)
+        return found[-1] if found else ""
 
     def seconds_to_next_step(self) -> list[float]:
         """From each blow to the next line of metrics.jsonl that was not there before."""

@@ -22,12 +22,13 @@
 from hpcpar.comm.agree import agree, together
 from hpcpar.comm.communicator import Communicator
 from hpcpar.comm.compare import compare_ranks
-from hpcpar.comm.ending import end_hung, end_process, speaks
+from hpcpar.comm.ending import abort, end_hung, end_process, speaks
 from hpcpar.comm.request import Request
 
 __all__ = [
     "Communicator",
     "Request",
+    "abort",
     "agree",
     "compare_ranks",
     "end_hung",

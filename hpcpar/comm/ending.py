@@ -9,11 +9,11 @@ from typing import NoReturn
 
 from mpi4py import MPI
 
-from hpcpar.comm.flight import leave
+from hpcpar.comm.flight import end_all, leave
 from hpcpar.comm.lost import lost_ranks, survives
 from hpcpar.errors import EXIT_HANG, HangError
 
-__all__ = ["be_lost", "end_hung", "end_process", "end_uncaught_hangs", "speaks"]
+__all__ = ["abort", "be_lost", "end_hung", "end_process", "end_uncaught_hangs", "speaks"]
 
 
 def end_hung(error: HangError) -> NoReturn:
@@ -27,9 +27,18 @@ def end_hung(error: HangError) -> NoReturn:
         print(f"hpcpar: {error.story}", file=sys.stderr, flush=True)
     else:
         time.sleep(_OTHERS)
-    if survives():  # or the launcher would leave the hung rank alone
-        MPI.COMM_WORLD.Abort(EXIT_HANG)
+    if survives():
+        abort(EXIT_HANG, MPI.COMM_WORLD)
     os._exit(EXIT_HANG)
+
+
+def abort(status: int, comm: MPI.Comm) -> NoReturn:
+    """End the whole job now, with this status where the launcher tells it."""
+    sys.stdout.flush()
+    if survives():
+        end_all()  # the launcher would leave the other ranks alive
+    comm.Abort(status)
+    os._exit(status)
 
 
 def end_process(status: int) -> NoReturn:

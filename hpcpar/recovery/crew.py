@@ -11,13 +11,14 @@
 The backup of a step stays until the ranks that are left have the state, and have voted.
 """
 
+import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from mpi4py import MPI
 
-from hpcpar.comm import Communicator
+from hpcpar.comm import Communicator, agree
 from hpcpar.comm.ending import be_lost
 from hpcpar.comm.flight.words import rank_names
 from hpcpar.comm.lost import can_lose_ranks, give_up, kill_the_hung, lost_ranks, shrink
@@ -192,6 +193,11 @@ class Crew:
         self.step = max(*steps, 0)
         if max(steps) >= 0 and self._saved is None:
             self._saved = []
+        told = agree(
+            everybody, json.dumps(self.rows[self.step]) if self.step in self.rows else None
+        )
+        if known := [text for text in told if text]:
+            self.rows[self.step] = json.loads(known[0])
         self.parallel, count = fewer(
             self._config.parallel, everybody.size, self._config.reproducible
         )

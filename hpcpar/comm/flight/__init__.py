@@ -12,7 +12,7 @@
 """
 
 from hpcpar.comm.flight.flight import Flight
-from hpcpar.comm.flight.opening import leave, open_flight
+from hpcpar.comm.flight.opening import end_all, leave, open_flight
 from hpcpar.comm.flight.reading import read_flight, read_snapshots
 from hpcpar.comm.flight.recorder import Recorder
 from hpcpar.comm.flight.table import table
@@ -23,6 +23,7 @@ __all__ = [
     "Flight",
     "Recorder",
     "Told",
+    "end_all",
     "leave",
     "open_flight",
     "read_flight",

@@ -16,12 +16,14 @@ from hpcpar.comm.flight.rows import Row, make_row, missing_row
 from hpcpar.comm.flight.signals import END_SIGNAL, STACK_SIGNAL, frames, position
 from hpcpar.comm.flight.verdict import Key
 
-__all__ = ["LocalRank", "Node"]
+__all__ = ["LocalRank", "Node", "end_launchers"]
 
 STACK_LIMIT = 1.0  # seconds for a rank to write its stack
 END_LIMIT = 2.0  # seconds for a rank to end
 FIRST_LOOK = 1.0  # seconds without a change before a rank is looked at closely
 JOIN_LIMIT = 10.0  # seconds for a rank to be heard of
+LAUNCHER_LIMIT = 5.0  # seconds for a launcher to end after its ranks
+LAUNCHERS = ("mpirun", "mpiexec", "prterun", "prted")  # Open MPI's
 RETRY = 8.0  # seconds after which a hang that was told is told again
 
 
@@ -41,6 +43,7 @@ class LocalRank:
         self.memory = mmap.mmap(descriptors[0], layout.FILE_BYTES, access=mmap.ACCESS_READ)
         self.words = memoryview(self.memory).cast("q")
         self.stack = descriptors[1]
+        self.parent = _parent(pid)
         self.told = 0  # how often its hang was told
         self.quiet = 0.0  # seconds that this watcher has seen it without any change
         self._beat = pulse(self.words)
@@ -207,6 +210,17 @@ class Node:
             _kill(launcher, signal.SIGCONT)
 
 
+def end_launchers(parents: set[int]) -> None:
+    """Open MPI's launchers that outlive their ranks: one waits for a node that it cannot reach."""
+    deadline = time.monotonic() + LAUNCHER_LIMIT
+    while left := {pid for pid in parents if _command(pid) in LAUNCHERS}:
+        if time.monotonic() > deadline:
+            for pid in left:
+                _kill(pid, signal.SIGKILL)
+            return
+        time.sleep(0.05)
+
+
 def _read_stacks(asked: list[LocalRank]) -> dict[int, list[str]]:
     """What the ranks that were asked have written, once it does not grow any more."""
     stacks: dict[int, list[str]] = {}
@@ -232,13 +246,30 @@ def _hydra_proxies(ranks: Sequence[LocalRank]) -> set[int]:
     """
     proxies = set()
     for rank in ranks:
-        with contextlib.suppress(OSError, ValueError, IndexError):
-            with open(f"/proc/{rank.pid}/stat") as file:
-                parent = int(file.read().rpartition(")")[2].split()[1])
-            with open(f"/proc/{parent}/comm") as file:
-                if file.read().strip() == "hydra_pmi_proxy":
-                    proxies.add(parent)
+        if _command(rank.parent) == "hydra_pmi_proxy":
+            proxies.add(rank.parent)
     return proxies
+
+
+def _parent(pid: int) -> int:
+    """The parent of a process; 0 if it is gone."""
+    return int(_stat(pid)[2])
+
+
+def _command(pid: int) -> str:
+    """The name of a process that runs; "" of one that is over."""
+    name, state, _ = _stat(pid)
+    return "" if state in "ZX" else name
+
+
+def _stat(pid: int) -> tuple[str, str, str]:
+    """Name, state and parent of a process; X for one that is gone."""
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            name, _, rest = file.read().partition("(")[2].rpartition(")")
+    except OSError:
+        return "", "X", "0"
+    return name, *rest.split()[:2]  # type: ignore[return-value]
 
 
 def _exists(pid: int) -> bool:

@@ -30,7 +30,7 @@ from hpcpar.comm.flight.links import addresses
 from hpcpar.comm.flight.recorder import Recorder
 from hpcpar.comm.flight.watch import Watch, listen, start_watcher
 
-__all__ = ["leave", "open_flight"]
+__all__ = ["end_all", "leave", "open_flight"]
 
 PLAN_BYTES = 2048  # of what rank 0 tells all
 
@@ -102,6 +102,13 @@ class Process:
 
 
 _PROCESS = Process()
+
+
+def end_all() -> None:
+    """Have all ranks of the job ended, soon, by the watchers."""
+    watch = _PROCESS.watches.get(_PROCESS.current)
+    if watch is not None:
+        watch.end()
 
 
 def leave() -> None:

@@ -75,6 +75,11 @@ class Watch:
         with self._lock, contextlib.suppress(OSError):
             self._line.send({"recovers": True})
 
+    def end(self) -> None:
+        """Have all ranks ended: the launcher would leave some alive."""
+        with self._lock, contextlib.suppress(OSError):
+            self._line.send({"end": True})
+
     def leave(self, failed: bool) -> None:
         """Say that this process comes to its end."""
         with self._lock, contextlib.suppress(OSError):

@@ -22,7 +22,7 @@ from hpcpar.comm.flight.beats import Beats, suspects
 from hpcpar.comm.flight.folder import sweep
 from hpcpar.comm.flight.layout import read_ranges
 from hpcpar.comm.flight.links import Line, Message, peer
-from hpcpar.comm.flight.node import LocalRank, Node
+from hpcpar.comm.flight.node import LocalRank, Node, end_launchers
 from hpcpar.comm.flight.rows import Row, missing_row, to_json
 from hpcpar.comm.flight.star import Star, reach
 from hpcpar.comm.flight.table import table
@@ -101,7 +101,7 @@ class Watcher:
                 self._hear_node(*self.star.heard.pop(0))
             now = time.monotonic()
             if now > self.doom:
-                self.doom = math.inf
+                self.doom, self.wrong = math.inf, True
                 self.star.end()
                 self.node.end()
             if now - looked >= POLL:
@@ -111,7 +111,9 @@ class Watcher:
             if self.folder is not None and not swept and now - self.born > 1:
                 sweep(self.folder.parent)
                 swept = True
-        if not self.wrong and self.node.all_left:
+        if self.wrong:
+            end_launchers({rank.parent for rank in self.node.ranks.values()})
+        elif self.node.all_left:
             self.node.remove_files()
 
     # Ranks of this node.
@@ -152,6 +154,8 @@ class Watcher:
         for message in messages:
             if "recovers" in message:
                 self.recovers = True
+            elif "end" in message:
+                self.doom = time.monotonic() + TELL
             elif "bye" in message:
                 rank.left = True
                 self.wrong |= bool(message["bye"])
