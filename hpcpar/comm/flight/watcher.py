@@ -101,7 +101,7 @@ class Watcher:
                 self._hear_node(*self.star.heard.pop(0))
             now = time.monotonic()
             if now > self.doom:
-                self.doom, self.wrong = math.inf, True
+                self.doom = math.inf
                 self.star.end()
                 self.node.end()
             if now - looked >= POLL:
@@ -155,7 +155,7 @@ class Watcher:
             if "recovers" in message:
                 self.recovers = True
             elif "end" in message:
-                self.doom = time.monotonic() + TELL
+                self._doom()
             elif "bye" in message:
                 rank.left = True
                 self.wrong |= bool(message["bye"])
@@ -237,12 +237,16 @@ class Watcher:
     def _kill_hung(self, story: Story, hung: list[int]) -> None:
         """The ranks to blame, or all where nobody can be: the launcher would leave some alive."""
         if not hung:
-            self.doom = time.monotonic() + TELL
+            self._doom()
             return
         story.killed = hung
         self._say(f"{story.sentence}; {rank_names(hung)} is killed, and lost")
         self.star.kill(hung)
         self.node.kill(hung)
+
+    def _doom(self) -> None:
+        """All ranks are ended, after they have said why."""
+        self.doom, self.wrong = time.monotonic() + TELL, True
 
     def _end_hang(self, rank: int, key: Key) -> None:
         """Say what is wrong, once, and end the job, unless the rank has come out meanwhile."""
