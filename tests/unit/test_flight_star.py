@@ -1,14 +1,25 @@
 """Watchers of several nodes: who may call the head, and what it hears from them."""
 
+import json
 import socket
 import threading
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from long import LONG
 
 from hpcpar.comm.flight.rows import Row, to_json
 from hpcpar.comm.flight.star import Star, reach
 
 TOKEN = "00" * 16
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner),
+    max_leaves=8,
+)
+KEYS = ["rows", "number", "hang", "ask", "rank", "node", "proof", "nonce", "end", "kill", "collect"]
+MESSAGES = st.dictionaries(st.sampled_from(KEYS), JSON, max_size=5)
 
 
 @pytest.fixture
@@ -92,3 +103,29 @@ def test_a_watcher_that_is_no_head_has_no_rows():
     assert alone.rows(alone.ask_for_rows()) == []
     alone.end()
     alone.selector.close()
+
+
+@settings(
+    max_examples=10_000 if LONG else 100,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(messages=st.lists(MESSAGES | JSON, min_size=1, max_size=4))
+def test_any_message_of_a_node_and_of_a_stranger(star, messages):
+    before = star.dropped
+    other = call(star)
+    with socket.create_connection(star.door.getsockname()) as stranger:
+        for message in messages:
+            text = json.dumps(message).encode() + b"\n"
+            for sender in (other.socket, stranger):
+                try:
+                    sender.sendall(text)
+                except OSError:  # it was sent away
+                    continue
+        other.close()
+        while any(not nonce for nonce in star.lines.values()):
+            star.turn(0.01)
+    while star.lines:
+        star.turn(0.01)
+    assert star.dropped >= before
+    assert all(isinstance(message, dict) for _, message in star.heard)

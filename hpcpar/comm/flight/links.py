@@ -7,18 +7,23 @@ import socket
 import struct
 from typing import Any
 
-__all__ = ["Line", "addresses", "peer", "proof"]
+__all__ = ["MALFORMED", "Line", "addresses", "peer", "proof"]
 
 Message = dict[str, Any]
 
 SEND_LIMIT = 2.0  # seconds
+LONGEST = 1 << 22  # bytes of a line: the rows of a node with a thousand ranks
+MALFORMED = (LookupError, TypeError, ValueError, AttributeError, OverflowError)  # to be dropped
 
 
 class Line:
-    """A connected socket. `receive` is to be called when there is something to read."""
+    """A connected socket. `receive` is to be called when there is something to read.
+
+    Attributes: dropped, lines that came and were no JSON objects.
+    """
 
     def __init__(self, connection: socket.socket) -> None:
-        self.socket = connection
+        self.socket, self.dropped = connection, 0
         self._rest = b""
         connection.settimeout(SEND_LIMIT)
 
@@ -41,7 +46,10 @@ class Line:
         return True
 
     def receive(self) -> list[Message]:
-        """The messages that have arrived whole. Raises EOFError when the other end is gone."""
+        """The messages that have arrived whole.
+
+        Raises EOFError when the other end is gone, or sends a line that does not end.
+        """
         try:
             data = self.socket.recv(1 << 20)
         except TimeoutError:
@@ -64,17 +72,28 @@ class Line:
 
     def _split(self, data: bytes) -> list[Message]:
         *whole, self._rest = (self._rest + data).split(b"\n")
+        if len(self._rest) > LONGEST:
+            raise EOFError
         messages = []
         for line in whole:
-            with contextlib.suppress(ValueError):
-                message = json.loads(line)
-                if isinstance(message, dict):
-                    messages.append(message)
+            message = _parse(line)
+            if message is None:
+                self.dropped += 1
+            else:
+                messages.append(message)
         return messages
 
     def close(self) -> None:
         """Close the socket."""
         self.socket.close()
+
+
+def _parse(line: bytes) -> Message | None:
+    try:
+        message = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return message if isinstance(message, dict) else None
 
 
 def proof(token: str, nonce: str, side: str) -> str:

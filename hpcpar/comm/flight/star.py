@@ -10,7 +10,7 @@ import socket
 import time
 from typing import Any
 
-from hpcpar.comm.flight.links import Line, Message, proof
+from hpcpar.comm.flight.links import MALFORMED, Line, Message, proof
 from hpcpar.comm.flight.rows import Row, from_json
 
 __all__ = ["Star", "reach"]
@@ -37,6 +37,7 @@ class Star:
         self.selector = selectors.EpollSelector()
         self.heard: list[tuple[Line, Message]] = []
         self.lines: dict[Line, str] = {}  # with a nonce until it is answered
+        self.dropped = 0  # messages that made no sense
         self.collected = 0
         self.arrived: dict[Line, list[Row]] = {}
         self.born = time.monotonic()
@@ -98,7 +99,10 @@ class Star:
             self._drop(line)
             return
         for message in messages:
-            self._hear(line, message)
+            try:
+                self._hear(line, message)
+            except MALFORMED:
+                self.dropped += 1
 
     def _hear(self, line: Line, message: Message) -> None:
         if line not in self.lines:  # dropped meanwhile

@@ -15,16 +15,18 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from hpcpar.comm.flight.beats import Beats, suspects
 from hpcpar.comm.flight.folder import sweep
 from hpcpar.comm.flight.layout import read_ranges
-from hpcpar.comm.flight.links import Line, Message, peer
+from hpcpar.comm.flight.links import MALFORMED, Line, Message, peer
 from hpcpar.comm.flight.node import LocalRank, Node, end_launchers
 from hpcpar.comm.flight.rows import Row, missing_row, to_json
 from hpcpar.comm.flight.star import Star, reach
+from hpcpar.comm.flight.story import Story
 from hpcpar.comm.flight.table import table
 from hpcpar.comm.flight.verdict import Key, find_call, verdict
 from hpcpar.comm.flight.words import rank_names
@@ -32,33 +34,8 @@ from hpcpar.comm.flight.words import rank_names
 __all__ = ["Watcher", "main"]
 
 POLL = 0.25  # seconds between two looks at the recorders
-FRESH = 10.0  # seconds for which a story is told to others
 TELL = 2.0  # seconds for ranks to say why they end
 START_LIMIT = 3.0  # seconds for ranks to come
-
-
-class Story:
-    """What was told of a hang."""
-
-    def __init__(self, key: Key, rows: list[Row], sentence: str, table: str) -> None:
-        self.key, self.sentence, self.table = key, sentence, table
-        self.killed: list[int] = []
-        self.calls = {row.rank: row.call for row in rows if row.call is not None}
-        self.born = time.monotonic()
-
-    def tells(self, rank: int, key: Key) -> bool:
-        """Whether that rank's call is part of it: it was there already, or it is the same call."""
-        call = self.calls.get(rank)
-        there = call is not None and (call.group, call.kind, call.number) == key
-        same = key == self.key and key[1] == "collective"
-        return (there or same) and time.monotonic() - self.born < FRESH
-
-    def message(self, key: Key, first: bool) -> Message:
-        """The answer to a rank that asked about a call."""
-        return {
-            "ask": key, "sentence": self.sentence, "table": self.table, "first": first,
-            "killed": self.killed,
-        }  # fmt: skip
 
 
 class Watcher:
@@ -98,7 +75,7 @@ class Watcher:
             for key, _ in self.selector.select(POLL):
                 key.data(key.fileobj)
             while self.star.heard:
-                self._hear_node(*self.star.heard.pop(0))
+                self._sort(self._hear_node, *self.star.heard.pop(0))
             now = time.monotonic()
             if now > self.doom:
                 self.doom = math.inf
@@ -152,16 +129,26 @@ class Watcher:
             self.selector.unregister(rank.line)  # its process is watched by itself
             return
         for message in messages:
-            if "recovers" in message:
-                self.recovers = True
-            elif "end" in message:
-                self._doom()
-            elif "bye" in message:
-                rank.left = True
-                self.wrong |= bool(message["bye"])
-            elif "ask" in message:
-                rank.restart_clock()  # it looks after itself
-                self._ask(rank, _key(message["ask"]))
+            self._sort(self._obey, rank, message)
+
+    def _obey(self, rank: LocalRank, message: Message) -> None:
+        if "recovers" in message:
+            self.recovers = True
+        elif "end" in message:
+            self._doom()
+        elif "bye" in message:
+            rank.left = True
+            self.wrong |= bool(message["bye"])
+        elif "ask" in message:
+            rank.restart_clock()  # it looks after itself
+            self._ask(rank, _key(message["ask"]))
+
+    def _sort(self, hear: Callable[[Any, Message], None], line: Any, message: Message) -> None:
+        """Hear a message, or drop one that makes no sense."""
+        try:
+            hear(line, message)
+        except MALFORMED:
+            self.star.dropped += 1
 
     def _lose(self, rank: LocalRank) -> None:
         rank.gone = True
@@ -203,16 +190,20 @@ class Watcher:
             self.head = None
             return
         for message in messages:
-            if "collect" in message:
-                rows = [to_json(row) for row in self.node.rows()]
-                line.offer({"rows": rows, "number": message["collect"]})
-            elif "kill" in message:
-                self.node.kill(message["kill"])
-            elif "end" in message:
-                self.wrong = True
-                self.node.end()
-            elif "sentence" in message and message["rank"] in self.asked:
-                self.asked.pop(message["rank"]).offer(message)
+            self._sort(self._follow, line, message)
+
+    def _follow(self, line: Line, message: Message) -> None:
+        """What the head says."""
+        if "collect" in message:
+            rows = [to_json(row) for row in self.node.rows()]
+            line.offer({"rows": rows, "number": message["collect"]})
+        elif "kill" in message:
+            self.node.kill(message["kill"])
+        elif "end" in message:
+            self.wrong = True
+            self.node.end()
+        elif "sentence" in message and message["rank"] in self.asked:
+            self.asked.pop(message["rank"]).offer(message)
 
     # What only the head does, or one that is alone.
 
