@@ -89,6 +89,7 @@ class Watcher:
                 sweep(self.folder.parent)
                 swept = True
         if self.wrong:
+            os.close(2)  # of which the launcher waits for the end
             end_launchers({rank.parent for rank in self.node.ranks.values()})
         elif self.node.all_left:
             self.node.remove_files()
