@@ -22,7 +22,7 @@ STACK_LIMIT = 1.0  # seconds for a rank to write its stack
 END_LIMIT = 2.0  # seconds for a rank to end
 FIRST_LOOK = 1.0  # seconds without a change before a rank is looked at closely
 JOIN_LIMIT = 10.0  # seconds for a rank to be heard of
-LAUNCHER_LIMIT = 20.0  # seconds for a launcher to end after its ranks
+LAUNCHER_LIMIT = 6.0  # seconds for a launcher to end after its ranks
 LAUNCHERS = ("mpirun", "mpiexec", "prterun", "prted")  # Open MPI's
 RETRY = 8.0  # seconds after which a hang that was told is told again
 
