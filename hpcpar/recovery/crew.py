@@ -13,6 +13,7 @@ The backup of a step stays until the ranks that are left have the state, and hav
 
 import contextlib
 import json
+import os
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,7 @@ from hpcpar.comm.vote import HERE, veto, vote
 from hpcpar.device import Array
 from hpcpar.entry import note
 from hpcpar.errors import AuditError, LostRankError, StoppedError, UserError
+from hpcpar.launch import LAUNCHED
 from hpcpar.parallel.config import ParallelConfig
 from hpcpar.parallel.state import fill
 from hpcpar.recovery.backup import Backup
@@ -74,6 +76,11 @@ class Crew:
             )
         if self.survives:
             kill_the_hung(comm)
+        if config.recovery == "relaunch" and not agree(comm, os.environ.get(LAUNCHED))[0]:
+            raise UserError(
+                "--recovery relaunch: nobody would start this run again; start it with "
+                "python -m hpcpar launch, or take --recovery none"
+            )
 
     def work(self, run: Callable[[Communicator], None]) -> None:
         """`run` it, again on the ranks that are left after each loss, until it has come to its end.

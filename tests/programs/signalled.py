@@ -7,6 +7,7 @@ folder, each comes once, whoever starts the program again.
 """
 
 import os
+import re
 import signal
 import sys
 import time
@@ -49,9 +50,13 @@ class SignalledCrew(Crew):
 def launcher() -> int:
     """The process that started mpirun."""
     pid = os.getppid()
-    while b"mpirun.py" not in Path("/proc", str(pid), "cmdline").read_bytes():
-        pid = int(Path("/proc", str(pid), "stat").read_text().rpartition(")")[2].split()[1])
+    while not re.search(rb"mpirun\.py|hpcpar\0launch\0", proc(pid, "cmdline")):
+        pid = int(proc(pid, "stat").rpartition(b")")[2].split()[1])
     return pid
+
+
+def proc(pid: int, name: str) -> bytes:
+    return Path("/proc", str(pid), name).read_bytes()
 
 
 def first(rank: str, step: str) -> bool:
