@@ -4,8 +4,13 @@ import hpcpar.threads  # isort: skip  # noqa: F401  (before NumPy is loaded: it 
 
 import sys
 
-from hpcpar.entry import run_ranks
-from hpcpar.tools import main
-
 if __name__ == "__main__":
+    if sys.argv[1:2] == ["launch"]:  # it is no rank, and must not become one
+        from hpcpar.launch.launch import main as launch
+
+        sys.exit(launch(sys.argv[2:]))
+
+    from hpcpar.entry import run_ranks
+    from hpcpar.tools import main
+
     run_ranks(lambda comm: main(sys.argv[1:], comm))

@@ -70,7 +70,8 @@ class Config:
             tensor and context ranks too, for some of the speed; off allows any order of sums.
         timeout: Seconds before a wait for other ranks counts as a hang.
         recovery: What happens when a rank is lost: none ends the run; shrink goes on without it, on
-            an MPI that can (mpirun --with-ft ulfm).
+            an MPI that can (mpirun --with-ft ulfm); relaunch ends it for python -m hpcpar launch,
+            which starts it again from the newest checkpoint.
         audit: Steps between two audits: another rank then computes a part of the gradient again,
             and one that computes wrongly is named; 0 for none.
     """
@@ -82,7 +83,7 @@ class Config:
     precision: Literal["float32"] = "float32"
     reproducible: Literal["ranks", "layout", "off"] = "ranks"
     timeout: float = 60.0
-    recovery: Literal["none", "shrink"] = "none"
+    recovery: Literal["none", "shrink", "relaunch"] = "none"
     audit: int = 0
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)

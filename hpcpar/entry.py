@@ -4,6 +4,7 @@
 1  anything unexpected: a traceback, from the rank where it happened
 2  the user's mistake: one sentence from rank 0
 3  a lost or hung rank, or one that computes wrongly: the sentence names it
+75 stopped by a signal, and saved: to be started again
 """
 
 import os
@@ -14,10 +15,12 @@ from typing import TYPE_CHECKING, NoReturn
 
 from hpcpar.errors import (
     EXIT_HANG,
+    EXIT_REQUEUE,
     EXIT_USER,
     AuditError,
     HangError,
     LostRankError,
+    StoppedError,
     UserError,
 )
 
@@ -49,6 +52,8 @@ def run_ranks(main: Callable[["Communicator"], None]) -> NoReturn:
         if comm is not None and speaks(comm.rank):
             print(f"hpcpar: {error}", file=sys.stderr, flush=True)
         end_process(EXIT_HANG)
+    except StoppedError:
+        end_process(EXIT_REQUEUE)
     except HangError as error:
         end_hung(error)
     except Exception:

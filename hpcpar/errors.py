@@ -1,12 +1,13 @@
 """The errors that a person at the prompt is meant to read."""
 
 __all__ = [
-    "EXIT_HANG", "EXIT_USER", "AuditError", "HangError", "LostRankError", "MismatchError",
-    "UserError",
+    "EXIT_HANG", "EXIT_REQUEUE", "EXIT_USER", "AuditError", "HangError", "LostRankError",
+    "MismatchError", "StoppedError", "UserError",
 ]  # fmt: skip
 
 EXIT_USER = 2
 EXIT_HANG = 3
+EXIT_REQUEUE = 75  # EX_TEMPFAIL of sysexits.h
 
 
 class UserError(ValueError):
@@ -30,6 +31,10 @@ class LostRankError(RuntimeError):
 
     All that was under way has failed, and the communicator cannot be used again (exit status 3).
     """
+
+
+class StoppedError(RuntimeError):
+    """A run was asked to stop, and has saved its last step (exit status 75). On all ranks alike."""
 
 
 class MismatchError(ValueError):

@@ -62,9 +62,10 @@ def train(config: Config, crew: Crew, comm: Communicator) -> None:
         if due(step, config.run.evaluate_every, config.steps):
             report.evaluation(model.evaluate(dataset.validation, looks))
         report.log()
-        if due(step, config.checkpoint.every, config.steps):
+        if crew.stopping or due(step, config.checkpoint.every, config.steps):
             saving.begin(step, sampler.state(step))
         saving.advance()  # each rank's part is written while the next steps are computed
+        crew.stop(step)
 
     trace = Trace(model, config.run.trace)
     saving = checkpoint.Writer(

@@ -29,7 +29,7 @@ from hpcpar.checkpoint.places import part_name, partial_of, place_of, remove_lef
 from hpcpar.checkpoint.waiting import all_done, await_jobs
 from hpcpar.comm import agree, together
 from hpcpar.device import to_host
-from hpcpar.errors import LostRankError, UserError
+from hpcpar.errors import LostRankError, StoppedError, UserError
 from hpcpar.parallel.parts import Part
 from hpcpar.parallel.state import owned
 
@@ -63,8 +63,8 @@ class Writer:
 
     All calls are collective, and raise `UserError` on all ranks when one cannot write; then nothing
     of that checkpoint is left. At the end of the block what is under way is finished, also when it
-    ends with a `UserError`, which all ranks raise. A checkpoint of a step that is there already,
-    and whole, stays as it is.
+    ends with a `UserError` or `StoppedError`, which all ranks raise. A checkpoint of a step that is
+    there already, and whole, stays as it is.
 
     Args:
         folder: given on rank 0, for all; made where it is not there.
@@ -202,7 +202,7 @@ class Writer:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if kind is None:
+        if kind is None or issubclass(kind, StoppedError):
             self.finish()
         elif issubclass(kind, UserError):
             with contextlib.suppress(UserError):

@@ -11,7 +11,10 @@
 The backup of a step stays until the ranks that are left have the state, and have voted.
 """
 
+import contextlib
 import json
+import os
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -25,12 +28,14 @@ from hpcpar.comm.lost import can_lose_ranks, give_up, kill_the_hung, lost_ranks,
 from hpcpar.comm.vote import HERE, veto, vote
 from hpcpar.device import Array
 from hpcpar.entry import note
-from hpcpar.errors import AuditError, LostRankError, UserError
+from hpcpar.errors import AuditError, LostRankError, StoppedError, UserError
+from hpcpar.launch import LAUNCHED
 from hpcpar.parallel.config import ParallelConfig
 from hpcpar.parallel.state import fill
 from hpcpar.recovery.backup import Backup
 from hpcpar.recovery.fewer import fewer
 from hpcpar.recovery.rescue import Parts, rescue
+from hpcpar.recovery.stop import StopSignals
 
 if TYPE_CHECKING:
     from hpcpar.config import Config
@@ -43,7 +48,8 @@ class Crew:
     """The ranks of a run.
 
     Attributes: comm, those that train, None on a spare rank; parallel, their layout; step, the last
-    one that they all have done; rows, what the run tells of its last steps.
+    one that they all have done; rows, what the run tells of its last steps; stopping, whether all
+    have agreed to stop after this step.
     """
 
     FINISHED, GO_ON, UPDATE = 2, 4, 8  # what all may agree on
@@ -54,6 +60,7 @@ class Crew:
         self.comm: Communicator | None = comm
         self.parallel: ParallelConfig = config.parallel
         self.step, self.rows = 0, dict[int, dict[str, Any]]()
+        self.stopping = False
         self.survives = config.recovery == "shrink" and comm.size > 1
         self._model: ParallelModel | None = None
         self._backup: Backup | None = None  # of the model
@@ -61,6 +68,7 @@ class Crew:
         self._saved: Parts | None = None  # of the step, until the backup has been voted on
         self._voted = False  # in vain, since the last loss
         self._lost: set[int] = set()  # in MPI_COMM_WORLD
+        self._signals = StopSignals()
         if self.survives and (problem := can_lose_ranks(comm.mpi)):
             raise UserError(
                 f"--recovery shrink: {problem}; start with mpirun --with-ft ulfm, "
@@ -68,12 +76,22 @@ class Crew:
             )
         if self.survives:
             kill_the_hung(comm)
+        if config.recovery == "relaunch" and not agree(comm, os.environ.get(LAUNCHED))[0]:
+            raise UserError(
+                "--recovery relaunch: nobody would start this run again; start it with "
+                "python -m hpcpar launch, or take --recovery none"
+            )
 
     def work(self, run: Callable[[Communicator], None]) -> None:
         """`run` it, again on the ranks that are left after each loss, until it has come to its end.
 
-        Collective; every rank returns when all have come there.
+        Collective; every rank returns when all have come there. Raises `StoppedError` when a
+        signal has asked any of them to stop (stop.py), and the run has done so.
         """
+        with self._signals:
+            self._work(run)
+
+    def _work(self, run: Callable[[Communicator], None]) -> None:
         while True:
             try:
                 if self.comm is None:
@@ -84,6 +102,12 @@ class Crew:
                 return
             except UserError:
                 self._vote(self.FINISHED)  # all ranks that train have it
+                raise
+            except StoppedError as stopped:
+                if self.comm is not None and self.comm.rank == 0:
+                    print(f"hpcpar: {stopped}", file=sys.stderr, flush=True)
+                with contextlib.suppress(LostRankError):  # of whom nothing is needed any more
+                    self._vote(self.FINISHED)
                 raise
             except AuditError as error:
                 self._dismiss(error)
@@ -136,12 +160,26 @@ class Crew:
         assert self._model is not None
         self._model.update.step(rate, scale)
 
+    def stop(self, step: int) -> None:
+        """Raises `StoppedError` where all have agreed to stop after this step, and more are left.
+
+        Its checkpoint must have been begun: the writer finishes that, then it is told.
+        """
+        if self.stopping and step < self._config.steps:
+            again = f"--run.dir {self._config.run.dir} --run.resume true"
+            raise StoppedError(f"stopped after step {step}, saved: start again with {again}")
+
     def _vote(self, answers: int) -> int:
+        if self._signals.came or self.stopping:
+            answers &= ~self.GO_ON
         try:
-            return vote(self._everybody, answers | HERE, self.survives, self.comm is None)
+            agreed = vote(self._everybody, answers | HERE, self.survives, self.comm is None)
         except LostRankError:
             self._voted = True
             raise
+        if agreed & self.UPDATE:
+            self.stopping = not agreed & self.GO_ON
+        return agreed
 
     def _stand_by(self) -> None:
         """A spare rank gives what it has, and votes with the others until they are at the end."""

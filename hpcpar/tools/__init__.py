@@ -51,6 +51,8 @@ def main(arguments: Sequence[str], comm: "Communicator") -> None:
         tool.add_function_arguments(function, skip=BESIDE, as_positional=True)
         summary = (inspect.getdoc(function) or "").splitlines()[0]
         subcommands.add_subcommand(name, tool, help=summary)
+    elsewhere = "Run a program under mpirun, and start it again when it dies."
+    subcommands.add_subcommand("launch", ArgumentParser(exit_on_error=False), help=elsewhere)
     own, more = list(arguments), {}
     if own and "settings" in inspect.signature(TOOLS.get(own[0], main)).parameters:
         own, more["settings"] = _apart(own)

@@ -1,0 +1,141 @@
+"""A job that dies is started again, a bounded number of times, and ends with the same bits.
+
+Each job costs 2 to 3 s; nothing of it may be left.
+"""
+
+import contextlib
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from launch import run, start_mpirun
+from training import metrics, sha256, write_config
+
+from hpcpar.errors import EXIT_REQUEUE
+
+ROOT = Path(__file__).parents[2]
+PROGRAM = ROOT / "tests" / "programs" / "signalled.py"
+MPICH_PYTHON = ROOT / ".venv-mpich" / "bin" / "python"
+STEPS = 16
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+    return write_config(tmp_path_factory.mktemp("config"), "gpt")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory, config):
+    folder = tmp_path_factory.mktemp("undisturbed") / "run"
+    train = ["-m", "hpcpar.train", str(config), "--steps", str(STEPS), "--run.dir", str(folder)]
+    return sha256(start_mpirun(1, *train))
+
+
+def launch(
+    folder: Path, *arguments: object, python: Path | str = sys.executable, **environ: str
+) -> subprocess.CompletedProcess[str]:
+    """With a folder for the marks of signals that come once, in which it works."""
+    command = [str(python), "-m", "hpcpar", "launch", *map(str, arguments)]
+    environ = {"HPCPAR_MARK": str(folder), "PYTHONPATH": str(ROOT)} | environ
+    done = run(command, 90, env=environ, cwd=folder, capture=True)
+    assert not left(folder), "processes are left"
+    return done
+
+
+def left(folder: Path) -> list[str]:
+    """What still works in a folder, ten seconds later at most."""
+    deadline = time.monotonic() + 10
+    while (found := list(working_in(folder))) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return found
+
+
+def working_in(folder: Path):
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError):
+            if os.readlink(f"/proc/{name}/cwd") == str(folder):
+                yield Path("/proc", name, "cmdline").read_text()
+
+
+def training(python: Path | str, what: str, config: Path, *more: object) -> list[object]:
+    arguments = ["--steps", STEPS, "--checkpoint.every", 5, *more]
+    return ["--", python, PROGRAM, what, config, *arguments]
+
+
+@pytest.mark.parametrize("python", [sys.executable, MPICH_PYTHON], ids=["openmpi", "mpich"])
+def test_a_killed_rank_costs_the_steps_since_the_checkpoint(tmp_path, config, undisturbed, python):
+    if not Path(python).exists():
+        pytest.skip("there is no .venv-mpich (make mpich makes it)")
+    program = training(python, "1@8:SIGKILL", config, "--recovery", "relaunch")
+    done = launch(tmp_path, "-n", 2, *program, python=python)
+    assert done.returncode == 0, done.stderr
+    (said,) = told(done)
+    assert "after step 7: it is started again on 2 ranks" in said
+    assert "continuing after step 5" in done.stdout and sha256(done) == undisturbed
+    (folder,) = (tmp_path / "runs").iterdir()  # which launch has chosen
+    assert [row["step"] for row in metrics(folder)] == list(range(1, STEPS + 1))
+
+
+def test_restarts_without_a_new_step_are_bounded(tmp_path, config):
+    program = training(sys.executable, "0@3:SIGKILL", config, "--run.dir", "run")
+    done = launch(tmp_path, "-n", 2, "--restarts", 2, *program, HPCPAR_MARK="")
+    assert done.returncode == 3, done.stderr
+    *again, last = told(done)
+    assert [line.rpartition(" on ")[2] for line in again] == ["2 ranks", "2 ranks"]
+    assert "2 restarts in a row have brought no step beyond 2" in last
+
+
+def test_ctrl_c_saves_and_starts_nothing(tmp_path, config, undisturbed):
+    """Sent by a rank to the group in which launch was started, as a terminal does."""
+    program = training(sys.executable, "1@6:SIGINT+", config, "--recovery", "shrink")
+    done = launch(tmp_path, "-n", 2, *program)
+    assert done.returncode == EXIT_REQUEUE, done.stderr
+    assert "hpcpar: stopped after step" in done.stderr and not told(done)
+    (folder,) = (tmp_path / "runs").iterdir()
+    rest = training(sys.executable, "9@1:SIGINT", config, "--run.dir", folder)
+    done = launch(tmp_path, "-n", 1, *rest, "--run.resume", "true", "--recovery", "none")
+    assert sha256(done) == undisturbed
+
+
+def test_a_job_that_says_nothing_is_ended(tmp_path):
+    """As where a rank is lost while MPI starts; a rank that nobody would end is left over."""
+    program = ["sh", "-c", "trap '' HUP TERM; sleep 60"]
+    done = launch(tmp_path, "-n", 1, "--restarts", 0, "--start-limit", 1.5, "--", *program)
+    assert done.returncode == 3, done.stderr
+    assert "showed no sign of life and was ended" in told(done)[0]
+
+
+def test_a_mistake_of_the_program_is_told_once(tmp_path, config):
+    program = training(sys.executable, "9@1:SIGINT", config, "--optim.lr", "-1")
+    done = launch(tmp_path, "-n", 2, *program)
+    assert done.returncode == 2 and not told(done), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "environ", "said"),
+    [
+        (["-n", "0", "--", "true"], {}, "-n is 0; it must be at least 1"),
+        (["-n", "2", "--", "true"], {"PMI_SIZE": "2"}, "launch starts mpirun itself"),
+    ],
+)
+def test_mistakes_are_one_sentence(tmp_path, words, environ, said):
+    done = launch(tmp_path, *words, **environ)
+    assert done.returncode == 2
+    assert done.stderr.startswith("hpcpar launch: ") and said in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_relaunch_wants_a_launcher(tmp_path, config):
+    done = start_mpirun(
+        2, "-m", "hpcpar.train", str(config), "--recovery", "relaunch",
+        "--run.dir", str(tmp_path / "run"),
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr.count("hpcpar: --recovery relaunch: nobody would start this run again") == 1
+
+
+def told(done: subprocess.CompletedProcess[str]) -> list[str]:
+    return [line for line in done.stderr.splitlines() if line.startswith("hpcpar launch: ")]
