@@ -297,7 +297,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "parallel.tensor": (1, math.inf), "parallel.tiles": (1, 1 << 16),
     "checkpoint.every": (0, math.inf), "checkpoint.keep": (1, math.inf),
     "run.evaluate_every": (0, math.inf), "run.evaluate_samples": (0, math.inf),
-    "run.trace": (0, 1000),
+    "run.trace": (0, 1000), "run.monitor_every": (0, math.inf), "optim.spike": (0, math.inf),
 }  # fmt: skip
 
 
@@ -311,6 +311,8 @@ def _check(config: Config) -> None:
     for key in ("timeout", "optim.lr"):
         if not 0 < values[key] < math.inf:
             raise UserError(f"--{key} is {values[key]}; it must be a number above 0")
+    if 0 < config.optim.spike < 1:
+        raise UserError(f"--optim.spike is {config.optim.spike}; it must be 0, or at least 1")
     for beta in config.optim.betas:
         if not 0 <= beta < 1:
             raise UserError(f"--optim.betas holds {beta}; each must be at least 0 and below 1")
