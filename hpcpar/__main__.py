@@ -4,8 +4,10 @@ import hpcpar.threads  # isort: skip  # noqa: F401  (before NumPy is loaded: it 
 
 import sys
 
-from hpcpar.entry import run_ranks
-from hpcpar.tools import main
+from hpcpar.entry import run_alone, run_ranks
+from hpcpar.tools import ALONE, main
 
 if __name__ == "__main__":
+    if sys.argv[1:2] and sys.argv[1] in ALONE:
+        run_alone(lambda: main(sys.argv[1:], None))
     run_ranks(lambda comm: main(sys.argv[1:], comm))
