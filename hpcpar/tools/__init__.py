@@ -56,7 +56,7 @@ def main(arguments: Sequence[str], comm: "Communicator | None") -> None:
     if own and "settings" in inspect.signature(functions.get(own[0], main)).parameters:
         own, more["settings"] = _apart(own, functions[own[0]])
     try:
-        parsed = parser.parse_args(own)
+        parsed = parser.parse_args(_spelled_out(own, functions))
     except ArgumentError as error:
         raise UserError(f"{one_sentence(str(error))}; see python -m hpcpar --help") from None
     if parsed.tool not in ALONE:
@@ -67,6 +67,16 @@ def main(arguments: Sequence[str], comm: "Communicator | None") -> None:
 def _load(tool: str) -> Callable[..., None]:
     function: Callable[..., None] = getattr(import_module(f"hpcpar.tools.{tool}"), tool)
     return function
+
+
+def _spelled_out(arguments: Sequence[str], functions: dict[str, Callable[..., None]]) -> list[str]:
+    """`--flag` alone as `--flag true`, where the tool's flag is that."""
+    words, known = list(arguments), inspect.signature(functions.get("".join(arguments[:1]), main))
+    flags = {f"--{name}" for name, p in known.parameters.items() if p.annotation is bool}
+    for place in reversed([place for place, word in enumerate(words) if word in flags]):
+        if words[place + 1 : place + 2] not in (["true"], ["false"]):
+            words.insert(place + 1, "true")
+    return words
 
 
 def _apart(arguments: Sequence[str], function: Callable[..., None]) -> tuple[list[str], list[str]]:

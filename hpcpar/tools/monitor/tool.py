@@ -1,4 +1,4 @@
-"""python -m hpcpar monitor RUN [--once true]"""
+"""python -m hpcpar monitor RUN [--once]"""
 
 import time
 from pathlib import Path
@@ -12,9 +12,10 @@ LOOKS = 4  # a second
 
 
 def monitor(run: str, once: bool = False) -> None:
-    """Watch a run in the terminal, from its folder alone: before it starts, while it runs, after.
+    """Watch a run in the terminal, from the files of its folder alone.
 
-    It ends when the run is done, or with Ctrl-C. It starts no MPI.
+    From any machine that sees them, before the run starts, while it runs and after. It ends when
+    the run is done, or with Ctrl-C, and starts no MPI.
 
     Args:
         run: The folder of a run.
