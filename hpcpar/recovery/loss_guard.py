@@ -61,6 +61,10 @@ class LossGuard:
         Raises `UserError` on all ranks where the run shall not, or cannot, go on.
         """
         optim, history = self._config.optim, self._crew.history
+        if optim.on_spike == "rollback" and self._crew.survives:
+            # Written beside one step, not more: a rank that is lost later cannot take it along,
+            # and a run that loses ranks goes back to the same one as any other.
+            self._saving.finish()
         marks: dict[str, Any] = {}
         self._why, self._target = why_spike(history.norms, loss, norm, optim.spike), None
         if self._why:
