@@ -10,7 +10,9 @@ if __name__ == "__main__":
 
         sys.exit(launch(sys.argv[2:]))
 
-    from hpcpar.entry import run_ranks
-    from hpcpar.tools import main
+    from hpcpar.entry import run_alone, run_ranks
+    from hpcpar.tools import ALONE, main
 
+    if sys.argv[1:2] and sys.argv[1] in ALONE:
+        run_alone(lambda: main(sys.argv[1:], None))
     run_ranks(lambda comm: main(sys.argv[1:], comm))

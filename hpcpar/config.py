@@ -6,7 +6,6 @@ Every key is a field of a dataclass that lives beside what it configures; this m
 them and reads them. jsonargparse does the parsing, the types and the help text.
 """
 
-import ast
 import dataclasses
 import difflib
 import json
@@ -24,7 +23,7 @@ from hpcpar.checkpoint import CheckpointConfig
 from hpcpar.comm import agree, together
 from hpcpar.data import DataConfig
 from hpcpar.entry import note
-from hpcpar.errors import UserError
+from hpcpar.errors import UserError, one_sentence
 from hpcpar.nn import ModelConfig, complete_model
 from hpcpar.optim import OptimConfig
 from hpcpar.parallel.config import PLANNED, BatchConfig, ParallelConfig
@@ -36,7 +35,7 @@ if TYPE_CHECKING:
 
     from hpcpar.comm import Communicator
 
-__all__ = ["Config", "given_keys", "one_sentence", "parse", "share_config"]
+__all__ = ["Config", "given_keys", "parse", "share_config"]
 
 T = TypeVar("T")
 
@@ -52,8 +51,6 @@ FIXED = (
     "optim.name",
     "parallel.tiles",
 )
-
-_TYPES = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a text"}
 
 
 @dataclass
@@ -271,21 +268,6 @@ def _words(flag: str) -> list[str]:
     return [key, value] if equals and flag.startswith("--") else [flag]
 
 
-def one_sentence(message: str) -> str:
-    """jsonargparse's message in the words of this package: the key, what it takes, what it got."""
-    lines = [line.strip() for line in message.splitlines() if line.strip()]
-    key = lines[0].partition('Parser key "')[2].partition('"')[0]
-    if not key or len(lines) < 2:
-        return " ".join(lines)
-    expected, _, got = lines[1].partition(". Got value: ")
-    expected = expected.removeprefix("Expected a ").removeprefix("<class '").removesuffix("'>")
-    if expected.startswith("typing.Literal"):
-        *most, last = ast.literal_eval(expected.removeprefix("typing.Literal"))
-        expected = f"{', '.join(most)} or {last}" if most else last
-    expected = expected.replace("tuple with", "a list of")
-    return f"--{key} takes {_TYPES.get(expected, expected)}, not {got}"
-
-
 # Smallest and largest value of what the types allow and no run can do.
 _RANGES: dict[str, tuple[float, float]] = {
     "steps": (1, math.inf), "audit": (0, math.inf), "threads": (0, 4096), "data.validation": (0, 1),
@@ -298,7 +280,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "parallel.tensor": (1, math.inf), "parallel.tiles": (1, 1 << 16),
     "checkpoint.every": (0, math.inf), "checkpoint.keep": (1, math.inf),
     "run.evaluate_every": (0, math.inf), "run.evaluate_samples": (0, math.inf),
-    "run.trace": (0, 1000),
+    "run.trace": (0, 1000), "run.monitor_every": (0, math.inf), "optim.spike": (0, math.inf),
 }  # fmt: skip
 
 
@@ -312,6 +294,8 @@ def _check(config: Config) -> None:
     for key in ("timeout", "optim.lr"):
         if not 0 < values[key] < math.inf:
             raise UserError(f"--{key} is {values[key]}; it must be a number above 0")
+    if 0 < config.optim.spike < 1:
+        raise UserError(f"--optim.spike is {config.optim.spike}; it must be 0, or at least 1")
     for beta in config.optim.betas:
         if not 0 <= beta < 1:
             raise UserError(f"--optim.betas holds {beta}; each must be at least 0 and below 1")

@@ -116,6 +116,13 @@ class Device:
         except (OSError, KeyError, ValueError):
             return None
 
+    def used_bytes(self) -> int | None:
+        """Memory of the GPU that is in use, by all that use it; None on a CPU."""
+        if self.kind == "cpu":
+            return None
+        free, total = self.xp.cuda.runtime.memGetInfo()
+        return int(total - free)
+
     def synchronize(self) -> None:
         """Wait for the work queued on this thread's current stream (not for the whole device)."""
         if self.kind == "cuda":
@@ -142,6 +149,15 @@ def free_host_bytes() -> int:
     ):
         left = min(left, int(most.read()) - int(now.read()))
     return left
+
+
+def resident_bytes() -> int | None:
+    """Memory that this process has in use; None where Linux does not say."""
+    try:
+        with open("/proc/self/statm") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, IndexError):
+        return None
 
 
 class _NoCuda(Exception):

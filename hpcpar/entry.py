@@ -27,7 +27,7 @@ from hpcpar.errors import (
 if TYPE_CHECKING:
     from hpcpar.comm import Communicator
 
-__all__ = ["note", "run_ranks"]
+__all__ = ["note", "run_alone", "run_ranks"]
 
 
 def run_ranks(main: Callable[["Communicator"], None]) -> NoReturn:
@@ -60,6 +60,16 @@ def run_ranks(main: Callable[["Communicator"], None]) -> NoReturn:
         where = f"rank {comm.rank}: " if comm is not None else ""
         _end(comm, where + traceback.format_exc(), 1)
     end_process(0)
+
+
+def run_alone(main: Callable[[], None]) -> NoReturn:
+    """Run `main` in this process alone, without MPI, then exit with the status that fits."""
+    try:
+        main()
+    except UserError as error:
+        print(f"hpcpar: {error}", file=sys.stderr, flush=True)
+        sys.exit(EXIT_USER)
+    sys.exit(0)
 
 
 def note(text: str, comm: "Communicator | None" = None) -> None:

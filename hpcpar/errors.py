@@ -1,9 +1,13 @@
 """The errors that a person at the prompt is meant to read."""
 
+import ast
+
 __all__ = [
     "EXIT_HANG", "EXIT_REQUEUE", "EXIT_USER", "AuditError", "HangError", "LostRankError",
-    "MismatchError", "StoppedError", "UserError",
+    "MismatchError", "StoppedError", "UserError", "one_sentence",
 ]  # fmt: skip
+
+_TYPES = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a text"}
 
 EXIT_USER = 2
 EXIT_HANG = 3
@@ -55,3 +59,18 @@ class AuditError(RuntimeError):
     ) -> None:
         super().__init__(message)
         self.ranks, self.step, self.leaf, self.lasting = ranks, step, leaf, lasting
+
+
+def one_sentence(message: str) -> str:
+    """jsonargparse's message in the words of this package: the key, what it takes, what it got."""
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
+    key = lines[0].partition('Parser key "')[2].partition('"')[0]
+    if not key or len(lines) < 2:
+        return " ".join(lines)
+    expected, _, got = lines[1].partition(". Got value: ")
+    expected = expected.removeprefix("Expected a ").removeprefix("<class '").removesuffix("'>")
+    if expected.startswith("typing.Literal"):
+        *most, last = ast.literal_eval(expected.removeprefix("typing.Literal"))
+        expected = f"{', '.join(most)} or {last}" if most else last
+    expected = expected.replace("tuple with", "a list of")
+    return f"--{key} takes {_TYPES.get(expected, expected)}, not {got}"

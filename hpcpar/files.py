@@ -15,9 +15,14 @@ def flush(path: Path) -> None:
         os.close(descriptor)
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Replace a file by `text`, so that a crash leaves the old one or the new one."""
+def write_whole(path: Path, text: str, durable: bool = True) -> None:
+    """Replace a file by `text`, so that a crash leaves the old one or the new one.
+
+    Where it need not be `durable`, a crash of the machine may leave nothing; a reader sees one or
+    the other all the same.
+    """
     partial = path.with_name(f".{path.name}.partial")
     partial.write_text(text)
-    flush(partial)
+    if durable:
+        flush(partial)
     partial.replace(path)

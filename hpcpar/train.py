@@ -11,8 +11,6 @@ import hpcpar.threads  # isort: skip  (before NumPy is loaded: it limits the BLA
 
 import sys
 
-import numpy as np
-
 from hpcpar import checkpoint
 from hpcpar.comm import Communicator, agree, compare_ranks, together
 from hpcpar.config import Config, share_config
@@ -21,12 +19,13 @@ from hpcpar.entry import note, run_ranks
 from hpcpar.errors import UserError
 from hpcpar.fingerprint import differences, fingerprint, weights_sha256
 from hpcpar.mesh import Mesh
-from hpcpar.nn import build_model, fit_data, load_weights
+from hpcpar.nn import build_model, fit_data
 from hpcpar.optim import clip_scale, learning_rate
 from hpcpar.parallel import ParallelModel, parallelize
+from hpcpar.parallel.beginning import set_first_weights
 from hpcpar.parallel.choose import choose
-from hpcpar.parallel.state import collect, compare_copies, shapes, spread
-from hpcpar.recovery import Audit, Crew
+from hpcpar.parallel.state import collect, compare_copies, shapes
+from hpcpar.recovery import Audit, Crew, LossGuard, Monitor
 from hpcpar.run import Report, RunFolder, Trace, replayable
 
 
@@ -62,6 +61,7 @@ def train(config: Config, crew: Crew, comm: Communicator) -> None:
         if due(step, config.run.evaluate_every, config.steps):
             report.evaluation(model.evaluate(dataset.validation, looks))
         report.log()
+        monitor.step(step, report.spent)
         if crew.stopping or due(step, config.checkpoint.every, config.steps):
             saving.begin(step, sampler.state(step))
         saving.advance()  # each rank's part is written while the next steps are computed
@@ -71,7 +71,10 @@ def train(config: Config, crew: Crew, comm: Communicator) -> None:
     saving = checkpoint.Writer(
         model, folder.checkpoints if folder else None, config.checkpoint.keep, numerics,
         dataset.digest, replayable(config),
+        written=lambda step: crew.events.add("checkpoint", f"that of step {step} is whole", step),
     )  # fmt: skip
+    guard = LossGuard(config, crew, model, saving, folder, start)
+    monitor = Monitor(model, folder, config.run.monitor_every, crew.events)
     with Report(folder, start, config, dataset, model, crew.rows) as report, saving:
         crew.back_up(model, start)
         if crew.rescued:  # nobody may have come to the end of its last step
@@ -82,11 +85,10 @@ def train(config: Config, crew: Crew, comm: Communicator) -> None:
             # The gradient, added in one fixed order; then every rank updates its own part.
             loss = audit.loss_and_gradients(step, dataset.train, sampler.indices(step - 1))
             norm = model.update.norm()
-            if not np.isfinite([loss, norm]).all():
-                raise UserError(f"step {step}: loss {loss}, gradient norm {norm}; lower --optim.lr")
+            marks = guard.judge(step, loss, norm)
             rate = learning_rate(config.optim, step - 1, config.steps)
-            report.step(step, loss, norm, rate)
-            crew.update(step, rate, clip_scale(norm, config.optim.clip))
+            report.step(step, loss, norm, rate, marks)
+            guard.update(step, rate, clip_scale(norm, config.optim.clip))
             report.updated()
             end_step(step)
 
@@ -151,12 +153,8 @@ def begin(
             folder.start(config, crew.step - 1 if rescued else before)
     start = crew.step if rescued else checkpoint.restore(model, saved)
     if not start and not rescued:
-        if config.model.init_from:
-            with together(comm):
-                given = load_weights(config.model.init_from, shapes(model)) if folder else None
-            spread(model, given)
-        else:
-            model.initialize(config.seed)
+        set_first_weights(model, config.model.init_from, config.seed)
+    crew.begin(folder, start)
     config.run.dir = agree(comm, str(folder.path) if folder else None)[0] or ""
     config.run.resume = True  # whoever begins again goes on with it
     return folder, start

@@ -12,7 +12,7 @@ import contextlib
 import json
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -70,6 +70,7 @@ class Writer:
         folder: given on rank 0, for all; made where it is not there.
         keep: how many of the newest stay.
         fingerprint, data, config: what every checkpoint says of its run.
+        written: called on every rank with the step of each checkpoint that is complete.
     """
 
     def __init__(
@@ -80,9 +81,11 @@ class Writer:
         fingerprint: Mapping[str, str] | None = None,
         data: str = "",
         config: str = "",
+        written: Callable[[int], None] = lambda step: None,
     ) -> None:
         self._model, self._comm, self._keep = model, model.comm, keep
         self._about = dict(fingerprint or {}), data, config
+        self._written = written
         self._kinds = ("weights", *model.update.optimizer.kinds)
         self._copies = np.empty((len(self._kinds), 0), np.float32)  # used again and again
         self._under_way: _UnderWay | None = None
@@ -162,6 +165,7 @@ class Writer:
                 if now.publishing is not None:
                     now.publishing.result()
             self._under_way = None
+            self._written(now.facts.step)
             return
         with self._agreed(now.place):
             own = PartFile(*now.writing.result(), now.parts)

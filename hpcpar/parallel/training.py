@@ -35,7 +35,8 @@ class ParallelModel:
 
     Attributes: model, the whole of it; holdings and weights, what this rank has; update, with the
     optimizer; gradients, the reduced ones of this rank's buckets; idle_ranks, those without work;
-    slots and actions, of a step on this rank; timeline, what the rank's time goes into.
+    slots and actions, of a step on this rank, and micros, the slots that are no gaps; timeline,
+    what the rank's time goes into.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class ParallelModel:
         self.idle_ranks = layout.idle_ranks
         self._slots = layout.slots[axes.data_rank]
         self.slots = len(self._slots)
+        self.micros = sum(slot.micro >= 0 for slot in self._slots)
         self.actions = axes.schedule(axes.stage, self.slots)
         at_once = axes.context if layout.at_once else None
         self._backward = Gradients(holdings, weights.xp, at_once)

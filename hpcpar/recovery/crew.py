@@ -27,19 +27,21 @@ from hpcpar.comm.flight.words import rank_names
 from hpcpar.comm.lost import can_lose_ranks, give_up, kill_the_hung, lost_ranks, shrink
 from hpcpar.comm.vote import HERE, veto, vote
 from hpcpar.device import Array
-from hpcpar.entry import note
 from hpcpar.errors import AuditError, LostRankError, StoppedError, UserError
 from hpcpar.launch import LAUNCHED
 from hpcpar.parallel.config import ParallelConfig
 from hpcpar.parallel.state import fill
 from hpcpar.recovery.backup import Backup
+from hpcpar.recovery.events import Events
 from hpcpar.recovery.fewer import fewer
 from hpcpar.recovery.rescue import Parts, rescue
+from hpcpar.recovery.spikes import History
 from hpcpar.recovery.stop import StopSignals
 
 if TYPE_CHECKING:
     from hpcpar.config import Config
     from hpcpar.parallel import ParallelModel
+    from hpcpar.run import RunFolder
 
 __all__ = ["Crew"]
 
@@ -48,8 +50,8 @@ class Crew:
     """The ranks of a run.
 
     Attributes: comm, those that train, None on a spare rank; parallel, their layout; step, the last
-    one that they all have done; rows, what the run tells of its last steps; stopping, whether all
-    have agreed to stop after this step.
+    one that they all have done; rows, what the run tells of its last steps; events, what happens;
+    history, of the steps up to this one; stopping, whether all have agreed to stop after this step.
     """
 
     FINISHED, GO_ON, UPDATE = 2, 4, 8  # what all may agree on
@@ -61,6 +63,7 @@ class Crew:
         self.parallel: ParallelConfig = config.parallel
         self.step, self.rows = 0, dict[int, dict[str, Any]]()
         self.stopping = False
+        self.events, self.history = Events(), History()
         self.survives = config.recovery == "shrink" and comm.size > 1
         self._model: ParallelModel | None = None
         self._backup: Backup | None = None  # of the model
@@ -100,7 +103,8 @@ class Crew:
                     run(self.comm)
                     self._vote(self.FINISHED)
                 return
-            except UserError:
+            except UserError as error:
+                self.events.add("failed", str(error), self.step)
                 self._vote(self.FINISHED)  # all ranks that train have it
                 raise
             except StoppedError as stopped:
@@ -133,12 +137,21 @@ class Crew:
             return False
         if missing := rescue(self._everybody, self._saved, take):
             names = ", ".join(missing[:3]) + ", ..." * (len(missing) > 3)
-            note(
-                f"parts of {names} were lost with their copies: the run goes on from its newest "
-                "checkpoint", self._everybody,
+            self.events.note(
+                "lost", f"parts of {names} were lost with their copies: the run goes on from its "
+                "newest checkpoint", self.step, self._everybody,
             )  # fmt: skip
             self._saved, self.step = None, 0
         return self.rescued
+
+    def begin(self, folder: "RunFolder | None", start: int) -> None:
+        """The run begins, or goes on, after `start`; `folder` on one rank. Collective."""
+        assert self.comm is not None
+        kind = "shrink" if self.rescued else "resumed" if start else "start"
+        self.events.open(folder)
+        ranks = f"{self.comm.size} rank{'s' * (self.comm.size > 1)}"
+        nodes = f"{self.comm.nodes} node{'s' * (self.comm.nodes > 1)}"
+        self.events.add(kind, f"{ranks} on {nodes} compute from step {start + 1} on", start)
 
     def back_up(self, model: "ParallelModel", step: int) -> None:
         """From now on the state of `model`, which stands after `step`, is backed up. Collective."""
@@ -152,9 +165,8 @@ class Crew:
         backup = self._backup
         if backup is not None:
             backup.exchange()
-        self._vote(self.GO_ON | self.UPDATE)
+        self._pass(step)
         # From here to the end of both updates nobody waits for anybody.
-        self._saved, self._agreed, self.step = None, True, step
         if backup is not None:
             backup.update(rate, scale)
         assert self._model is not None
@@ -168,6 +180,22 @@ class Crew:
         if self.stopping and step < self._config.steps:
             again = f"--run.dir {self._config.run.dir} --run.resume true"
             raise StoppedError(f"stopped after step {step}, saved: start again with {again}")
+
+    def skip(self, step: int) -> None:
+        """The end of a step that has no update, after the same vote. Collective."""
+        self._pass(step)
+        assert self._model is not None
+        self._model.update.optimizer.steps = step
+        if self._backup is not None and self._backup.copies is not None:
+            self._backup.copies.optimizer.steps = step
+
+    def forget(self) -> None:
+        """The state of the last step is about to be overwritten, until the next `back_up`."""
+        self._backup, self._agreed = None, False
+
+    def _pass(self, step: int) -> None:
+        self._vote(self.GO_ON | self.UPDATE)
+        self._saved, self._agreed, self.step = None, True, step
 
     def _vote(self, answers: int) -> int:
         if self._signals.came or self.stopping:
@@ -184,6 +212,7 @@ class Crew:
     def _stand_by(self) -> None:
         """A spare rank gives what it has, and votes with the others until they are at the end."""
         self._rescue(None)
+        self.events.open(None)
         everything = self.FINISHED | self.GO_ON | self.UPDATE
         while not (agreed := self._vote(everything)) & self.FINISHED:
             if agreed & self.UPDATE:
@@ -193,10 +222,12 @@ class Crew:
         """Go on without ranks that compute wrongly, where others are left."""
         everybody = self._everybody
         if not self.survives or len(error.ranks) >= everybody.size:
+            self.events.add("failed", str(error), self.step)
             self._vote(self.FINISHED)
             raise error
         self._vote(self.GO_ON)  # so that all know why
-        note(f"{error}; it is dismissed", everybody)
+        self.events.close()
+        self.events.note("dismissed", f"{error}; it is dismissed", self.step, everybody)
         if MPI.COMM_WORLD.Get_rank() in error.ranks:
             be_lost()
         give_up(everybody, "an audit")
@@ -204,6 +235,7 @@ class Crew:
 
     def _regroup(self) -> None:
         """The ranks that are left find each other, also when others are lost meanwhile."""
+        self.events.close()
         if self._agreed and self._backup is not None:
             self._saved = self._backup.parts()
         self._backup, self._model, self._agreed = None, None, False
@@ -245,8 +277,9 @@ class Crew:
         news = [rank for rank in lost_ranks(MPI.COMM_WORLD) if rank not in self._lost]
         self._lost.update(news)
         since = f"after step {self.step}" if self.rescued else "from the newest checkpoint"
-        note(
-            f"{rank_names(news)} {'was' if len(news) == 1 else 'were'} lost: "
+        self.events.note(
+            "lost", f"{rank_names(news)} {'was' if len(news) == 1 else 'were'} lost: "
             f"{count} rank{'s' * (count > 1)} go{'es' * (count == 1)} on {since}"
-            + f", {everybody.size - count} stand by" * (count < everybody.size), everybody,
+            + f", {everybody.size - count} stand by" * (count < everybody.size), self.step,
+            everybody,
         )  # fmt: skip

@@ -2,12 +2,15 @@
 
 config.toml     complete: `python -m hpcpar.train config.toml` runs the same again
 metrics.jsonl   a line a step, flushed
+events.jsonl    a line for whatever happens: lost ranks, checkpoints, stragglers, spikes
+ranks.json      what each rank does, newly written every few steps
 checkpoints/    see hpcpar/checkpoint
 loss.svg        the loss over the steps
 trace.json      with --run.trace: for ui.perfetto.dev; timeline.svg and timeline_planned.svg
 summary.json    written at the end; a run that has one is complete
 """
 
+import contextlib
 import dataclasses
 import json
 import time
@@ -18,7 +21,7 @@ from typing import Any
 from hpcpar.errors import UserError
 from hpcpar.files import write_whole
 
-__all__ = ["RunConfig", "RunFolder", "read_config", "replayable"]
+__all__ = ["RunConfig", "RunFolder", "event", "read_config", "replayable"]
 
 
 @dataclass
@@ -31,6 +34,7 @@ class RunConfig:
         evaluate_every: Steps between two looks at the validation loss; 0 looks at the end only.
         evaluate_samples: Validation samples in each such look; 0 takes all of them.
         trace: Steps, from the second on, of which a timeline is written; 0 for none.
+        monitor_every: Steps between two looks at what each rank does; 0 for none.
     """
 
     dir: str = ""
@@ -38,6 +42,7 @@ class RunConfig:
     evaluate_every: int = 100
     evaluate_samples: int = 512
     trace: int = 0
+    monitor_every: int = 10
 
 
 class RunFolder:
@@ -88,6 +93,18 @@ class RunFolder:
         self._metrics.write(json.dumps(row) + "\n")
         self._metrics.flush()
 
+    def tell(self, happened: dict[str, Any]) -> None:
+        """Append a line to events.jsonl. A disk that takes none ends no run."""
+        with contextlib.suppress(OSError), (self.path / "events.jsonl").open("a+b") as file:
+            file.seek(max(0, file.tell() - 1))
+            cut_off = file.read() not in (b"", b"\n")  # by a crash
+            file.write(b"\n" * cut_off + json.dumps(happened).encode() + b"\n")
+
+    def tell_ranks(self, ranks: dict[str, Any]) -> None:
+        """Write ranks.json; a disk that does not take it ends no run."""
+        with contextlib.suppress(OSError):
+            write_whole(self.path / "ranks.json", json.dumps(ranks) + "\n", durable=False)
+
     def metrics(self) -> list[dict[str, Any]]:
         """All whole lines of metrics.jsonl; one that a crash cut off is left out."""
         try:
@@ -108,7 +125,15 @@ class RunFolder:
     def finish(self, summary: dict[str, Any]) -> None:
         """Write summary.json, whole or not at all."""
         self._metrics.close()
+        steps = summary["steps"]
+        self.tell(event("finished", f"all {steps} steps are done", steps))
         write_whole(self.path / "summary.json", json.dumps(summary, indent=1) + "\n")
+
+
+def event(kind: str, text: str, step: int) -> dict[str, Any]:
+    """A line of events.jsonl: something has happened now, after `step`."""
+    stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    return {"time": stamp, "step": step, "kind": kind, "text": text}
 
 
 def replayable(config: Any) -> str:

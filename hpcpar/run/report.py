@@ -82,10 +82,13 @@ class Report:
         self._before = self._model.timeline.read()
         self._began = time.monotonic()
 
-    def step(self, step: int, loss: float, norm: float, rate: float) -> None:
-        """Before the update: the loss, the gradient's norm before clipping, the learning rate."""
+    def step(self, step: int, loss: float, norm: float, rate: float, marks: dict[str, Any]) -> None:
+        """Before the update: the loss, the gradient's norm before clipping, the learning rate.
+
+        `marks`: what else the step's line says.
+        """
         row = {"step": step, "loss": loss, "gradient_norm": norm, "learning_rate": rate}
-        self._row = self._rows[step] = row | self._speed()
+        self._row = self._rows[step] = row | marks | self._speed()
         self._rows.pop(step - 2, None)  # the ranks that are left may stand one step before
 
     def updated(self) -> None:
@@ -97,6 +100,11 @@ class Report:
         if self._progress:
             speed = self._row[f"{self._unit}_per_second"]
             self._progress.step(self._row["step"], self._row["loss"], speed)
+
+    @property
+    def spent(self) -> dict[str, float]:
+        """Seconds of this rank in all its steps: wall, and by kind of the timeline."""
+        return {"wall": self._wall, **self._spent}
 
     def _speed(self) -> dict[str, float]:
         seconds = time.monotonic() - self._began
@@ -120,7 +128,7 @@ class Report:
 
     def finish(self, sha256: str, numerics: dict[str, str]) -> None:
         """Write summary.json and loss.svg, and print the last lines. Collective."""
-        row = [self._wall, *self._spent.values()]
+        row = list(self.spent.values())
         table = self._model.comm.allgather(np.array([row]))
         if not self._folder:
             return

@@ -15,10 +15,11 @@ from hpcpar.entry import note
 from hpcpar.errors import UserError
 from hpcpar.fingerprint import differences, fingerprint, weights_sha256
 from hpcpar.mesh import Mesh
-from hpcpar.nn import build_model, fit_data, load_weights
+from hpcpar.nn import build_model, fit_data
 from hpcpar.optim import clip_scale, learning_rate
 from hpcpar.parallel import ParallelConfig, ParallelModel, parallelize
-from hpcpar.parallel.state import collect, collect_state, shapes, spread
+from hpcpar.parallel.beginning import set_first_weights
+from hpcpar.parallel.state import collect, collect_state, shapes
 from hpcpar.run.folder import RunFolder, read_config
 from hpcpar.threads import limit_threads
 from hpcpar.tools.replayed import Curve, compare
@@ -63,7 +64,7 @@ def replay(run: str, step: int = 0, start: int = -1, *, comm: Communicator) -> N
         model = parallelize(plain, mesh, parallel, config.batch, config.optim, config.reproducible)
         _begin(config, folder, model, dataset, start)
         print(f"steps {start + 1} to {step} of {run} again, on {_ranks(ranks)}", flush=True)
-        curve = _train(config, model, dataset, range(start + 1, step + 1))
+        curve = _train(config, folder, model, dataset, range(start + 1, step + 1))
         whole, state, different = collect(model), collect_state(model), np.zeros(1, np.int64)
         with together(ranks):
             if whole is not None:
@@ -130,20 +131,20 @@ def _begin(
             if comm.rank == 0:
                 saved = _load(config, folder, model, dataset, start)
         checkpoint.restore(model, saved)
-    elif config.model.init_from:
-        with together(comm):
-            given = None
-            if comm.rank == 0:
-                given = load_weights(config.model.init_from, shapes(model))
-        spread(model, given)
     else:
-        model.initialize(config.seed)
+        set_first_weights(model, config.model.init_from, config.seed)
 
 
 def _load(
     config: Config, folder: RunFolder, model: ParallelModel, dataset: Dataset, start: int
 ) -> Checkpoint:
-    place = next(p for p in _places(folder) if int(p.name.rpartition("-")[2]) == start)
+    places = {int(place.name.rpartition("-")[2]): place for place in _places(folder)}
+    if start not in places:
+        raise UserError(
+            f"{folder.path} has no checkpoint of step {start}, to which the run went back: "
+            "--start with a later one"
+        )
+    place = places[start]
     saved = checkpoint.load(place)
     if saved.facts.data != dataset.digest:
         raise UserError(f"the data of the run in {folder.path} has changed since its start")
@@ -154,14 +155,38 @@ def _load(
     return saved
 
 
-def _train(config: Config, model: ParallelModel, dataset: Dataset, steps: range) -> Curve:
-    """These steps, as `hpcpar.train` does them; the loss and the gradient norm of each."""
+def _train(
+    config: Config, folder: RunFolder, model: ParallelModel, dataset: Dataset, steps: range
+) -> Curve:
+    """These steps, as `hpcpar.train` does them; the loss and the gradient norm of each.
+
+    Those that the run passed over have no update here either.
+    """
+    spikes = _spikes(model.comm, folder)
     sampler = Sampler(len(dataset.train), config.batch.size, config.seed)
     curve: Curve = {}
     for step in steps:
         loss = model.loss_and_gradients(dataset.train, sampler.indices(step - 1))
         norm = model.update.norm()
-        rate = learning_rate(config.optim, step - 1, config.steps)
-        model.update.step(rate, clip_scale(norm, config.optim.clip))
+        if step in spikes:
+            if spikes[step] >= 0:  # back to that step
+                _begin(config, folder, model, dataset, spikes[step])
+            model.update.optimizer.steps = step
+        else:
+            rate = learning_rate(config.optim, step - 1, config.steps)
+            model.update.step(rate, clip_scale(norm, config.optim.clip))
         curve[step] = {"loss": loss, "gradient_norm": norm}
     return curve
+
+
+def _spikes(comm: Communicator, folder: RunFolder) -> dict[int, int]:
+    """The steps that the run passed over, with the step that it went back to, -1 for none."""
+    rows = np.zeros((0, 2), np.int64)
+    if comm.rank == 0:
+        found = [
+            (row["step"], row.get("rolled_back_to", -1))
+            for row in folder.metrics()
+            if row.get("skipped")
+        ]
+        rows = np.array(found, np.int64).reshape(-1, 2)
+    return dict(comm.allgather(rows).tolist())
