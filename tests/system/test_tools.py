@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from mistakes import refusals
 from training import train, write_config, write_text
 
 
@@ -75,24 +76,25 @@ def test_generate_continues_the_prompt(mpirun, run):
     assert tool(mpirun, "generate", run, "--prompt", "ab", "--tokens", 30, "--seed", 2) != first
 
 
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (["evaluate", "nowhere", "--data", "x"], ["nowhere", "config.toml"]),
-        (["evaluate", "{run}"], ["--data"]),
-        (["evaluate", "{run}", "--data", "absent.txt"], ["absent.txt"]),
-        (["export", "nowhere", "out"], ["nowhere"]),
-        (["checkpoint", "verify", "nowhere"], ["nowhere", "checkpoints"]),
-        (["generate", "{run}", "--temperature", "hot"], ["temperature", "hot"]),
-        (["generate", "{run}", "--prompt", ""], ["--prompt"]),
-        (["frobnicate"], ["frobnicate"]),
-        ([], ["evaluate", "export", "generate"]),
-    ],
-    ids=lambda value: " ".join(value[:2]) if value and value[0][:1].islower() else "",
-)
-def test_mistakes(mpirun, run, tmp_path, arguments, words):
-    done = mpirun(2, "-m", "hpcpar", *(a.format(run=run) for a in arguments), cwd=tmp_path)
-    assert done.returncode == 2, done.stdout + done.stderr
-    said = [line for line in done.stderr.splitlines() if line.startswith("hpcpar: ")]
-    assert len(said) == 1 and "Traceback" not in done.stderr
-    assert all(word in said[0] for word in words), said
+MISTAKES = [
+    (["evaluate", "nowhere", "--data", "x"], ["nowhere", "config.toml"]),
+    (["evaluate", "{run}"], ["--data"]),
+    (["evaluate", "{run}", "--data", "absent.txt"], ["absent.txt"]),
+    (["export", "nowhere", "out"], ["nowhere"]),
+    (["checkpoint", "verify", "nowhere"], ["nowhere", "checkpoints"]),
+    (["generate", "{run}", "--temperature", "hot"], ["temperature", "hot"]),
+    (["generate", "{run}", "--prompt", ""], ["--prompt"]),
+    (["frobnicate"], ["frobnicate"]),
+    ([], ["evaluate", "export", "generate"]),
+]
+
+
+@pytest.fixture(scope="module")
+def messages(run, tmp_path_factory):
+    commands = [["hpcpar", *(a.format(run=run) for a in words)] for words, _ in MISTAKES]
+    return refusals(2, commands, tmp_path_factory.mktemp("mistakes"))
+
+
+@pytest.mark.parametrize("number", range(len(MISTAKES)), ids=lambda n: " ".join(MISTAKES[n][0][:2]))
+def test_mistakes(messages, number):
+    assert all(word in messages[number] for word in MISTAKES[number][1]), messages[number]

@@ -7,6 +7,10 @@ from pathlib import Path
 from subprocess import CompletedProcess
 
 import numpy as np
+from mpi4py import MPI
+
+from hpcpar.comm import Communicator
+from hpcpar.train import main as training_main
 
 Mpirun = Callable[..., CompletedProcess[str]]
 
@@ -73,6 +77,12 @@ def train(
     done = mpirun(ranks, "-m", "hpcpar.train", *map(str, arguments), **options)
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
     return done
+
+
+def train_here(*arguments: object) -> None:
+    """One run of hpcpar.train on one rank, which is this process."""
+    with Communicator(MPI.COMM_SELF, device="cpu") as comm:
+        training_main(list(map(str, arguments)), comm)
 
 
 def sha256(done: CompletedProcess[str]) -> str:
