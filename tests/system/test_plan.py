@@ -2,7 +2,7 @@
 
 import pytest
 from mistakes import refusals
-from training import sha256, summary, train, write_config
+from training import sha256, summary, tool_here, train, write_config
 
 GPT = (
     "--model.layers", 8, "--model.width", 256, "--model.heads", 4, "--model.context", 256,
@@ -11,47 +11,41 @@ GPT = (
 ELSEWHERE = ("--flops", "150T", "--bandwidth", "25GB", "--latency", "5e-6")
 
 
-def plan(mpirun, *arguments, ranks=1):
-    return mpirun(ranks, "-m", "hpcpar", "plan", *map(str, arguments), limit=50)
-
-
 def rows(output: str) -> list[str]:
     return [line for line in output.splitlines() if line.startswith("data ")]
 
 
-def test_another_machine_is_planned_on_one_rank(mpirun):
-    done = plan(mpirun, "--ranks", 16, "--memory", "80GB", "--top", 4, *ELSEWHERE, *GPT)
-    assert done.returncode == 0, done.stderr
-    assert len(rows(done.stdout)) == 4
+def test_another_machine_is_planned_on_one_rank():
+    done = tool_here("plan", "--ranks", 16, "--memory", "80GB", "--top", 4, *ELSEWHERE, *GPT)
+    assert len(rows(done)) == 4
     for words in ("16 ranks", "1.5e+14 flop/s (given)", "bandwidth 25 GB/s: given", "tokens/s"):
-        assert words in done.stdout
-    kept = plan(
-        mpirun, "--ranks", 16, *ELSEWHERE, *GPT, "--parallel.pipeline", 4, "--parallel.zero", 1
+        assert words in done
+    kept = tool_here(
+        "plan", "--ranks", 16, *ELSEWHERE, *GPT, "--parallel.pipeline", 4, "--parallel.zero", 1
     )
-    assert rows(kept.stdout)
-    assert all("data 4 x pipeline 4" in row and "zero 1" in row for row in rows(kept.stdout))
+    assert rows(kept)
+    assert all("data 4 x pipeline 4" in row and "zero 1" in row for row in rows(kept))
 
 
-def test_layers_are_shared_where_it_is_allowed(mpirun):
+def test_layers_are_shared_where_it_is_allowed():
     keys = *ELSEWHERE, "--latency", 0, *GPT, "--reproducible", "layout", "--model.layers", 2
-    done = plan(mpirun, "--ranks", 4, *keys, "--top", 200)
-    assert done.returncode == 0, done.stderr
-    found = rows(done.stdout)
+    done = tool_here("plan", "--ranks", 4, *keys, "--top", 200)
+    found = rows(done)
     for words in (
         "x tensor 4, sequence",
         "data 2 x pipeline 1 x tensor 2",
         "x pipeline 2 x tensor",
     ):
         assert any(words in row for row in found), words
-    kept = plan(mpirun, "--ranks", 4, *keys, "--parallel.tensor", 2, "--parallel.context", 2)
-    assert all("context 2 x tensor 2" in row for row in rows(kept.stdout)), kept.stdout
-    less = plan(mpirun, "--ranks", 4, *keys[:-4], "--memory", "50MB", "--model.layers", 2)
-    assert "the bits are those of so many" in less.stdout and "x tensor" in rows(less.stdout)[0]
+    kept = tool_here("plan", "--ranks", 4, *keys, "--parallel.tensor", 2, "--parallel.context", 2)
+    assert all("context 2 x tensor 2" in row for row in rows(kept)), kept
+    less = tool_here("plan", "--ranks", 4, *keys[:-4], "--memory", "50MB", "--model.layers", 2)
+    assert "the bits are those of so many" in less and "x tensor" in rows(less)[0]
 
 
 def test_this_machine_is_measured_on_all_its_ranks(mpirun, tmp_path):
     config = write_config(tmp_path, "gpt")
-    done = plan(mpirun, config, "--speeds", "1,0.5", ranks=2)
+    done = mpirun(2, "-m", "hpcpar", "plan", config, "--speeds", "1,0.5", limit=50)
     assert done.returncode == 0, done.stderr
     assert "measured (2 ranks here)" in done.stdout
     assert "2 ranks" in done.stdout and rows(done.stdout)
