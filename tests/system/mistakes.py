@@ -19,7 +19,7 @@ def refusals(ranks: int, commands: Sequence[Sequence[object]], folder: Path) -> 
     """
     file = folder / "commands.json"
     file.write_text(json.dumps([[str(word) for word in command] for command in commands]))
-    done = start_mpirun(ranks, PROGRAM, file, limit=60)
+    done = start_mpirun(ranks, str(PROGRAM), str(file), limit=60)
     assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr
     ends = [json.loads(Path(f"{file}.{rank}").read_text()) for rank in range(ranks)]
     return [_sentence(of_ranks) for of_ranks in zip(*ends, strict=True)]
