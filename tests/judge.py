@@ -28,6 +28,7 @@ class Verdict:
     failures: list[str] = field(default_factory=list)  # texts of failed tests
     problems: list[str] = field(default_factory=list)  # what is wrong with the launch as a whole
     tests: Tests = field(default_factory=dict)
+    times: dict[str, float] = field(default_factory=dict)  # name -> seconds on rank 0
 
     @property
     def good(self) -> bool:
@@ -73,6 +74,7 @@ def judge(verdict: Verdict, folder: Path, expected: Tests | None = None) -> Verd
             if event["event"] == "end":
                 ends[event["test"]][rank] = event
     for name, by_rank in ends.items():
+        verdict.times[name] = by_rank.get(0, {}).get("seconds", 0.0)
         _judge_test(verdict, name, by_rank)
     if not verdict.passed | verdict.failed | verdict.skipped.keys():
         verdict.problems.append("no test was found")

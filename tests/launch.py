@@ -6,13 +6,16 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import IO
+from typing import IO, TypeVar
 
-__all__ = ["mpirun_command", "run", "start_mpirun", "started"]
+__all__ = ["mpirun_command", "run", "side_by_side", "start_mpirun", "started"]
 
 ROOT = Path(__file__).resolve().parent.parent
+SIDE_BY_SIDE = 3  # launches
+T = TypeVar("T")
 
 
 def mpirun_command(
@@ -68,6 +71,15 @@ def run(
         finally:
             _end_session(process.pid)
     return subprocess.CompletedProcess(command, process.returncode, stdout, stderr)
+
+
+def side_by_side(starts: Mapping[str, Callable[[], T]]) -> dict[str, Future[T]]:
+    """Call all of these, some at a time; their results by name, when all are there.
+
+    For launches that mostly wait: for a limit, or for one of their ranks.
+    """
+    with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
+        return {name: pool.submit(start) for name, start in starts.items()}
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ A line is written when its event happens, so that a rank that was killed says wh
 """
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,13 @@ __all__ = ["Record"]
 
 
 class Record:
-    """Events: collected, start, end (outcome, reason, text of a failure), finish."""
+    """Events: collected, start, end (outcome, seconds, reason, text of a failure), finish."""
 
     def __init__(self, path: Path) -> None:
         self.file = path.open("w", buffering=1)
         self.skipped: list[tuple[str, str]] = []
         self.end: dict[str, Any] = {}
+        self.began = time.monotonic()
 
     def _write(self, event: str, **fields: Any) -> None:
         self.file.write(json.dumps({"event": event, **fields}) + "\n")
@@ -44,6 +46,7 @@ class Record:
 
     def pytest_runtest_logstart(self, nodeid: str) -> None:
         self.end = {"test": nodeid, "outcome": "passed"}
+        self.began = time.monotonic()
         self._write("start", test=nodeid)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -54,7 +57,7 @@ class Record:
             self.end |= {"outcome": "skipped", "reason": _reason(report)}
 
     def pytest_runtest_logfinish(self) -> None:
-        self._write("end", **self.end)
+        self._write("end", **self.end, seconds=round(time.monotonic() - self.began, 3))
 
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
         why = session.shouldfail or session.shouldstop

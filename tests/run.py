@@ -29,6 +29,7 @@ RANKS = (1, 2, 3, 4, 8)
 MPICH_RANKS = (3, 4) if LONG else (3,)
 LIMIT_PROCESS = 3600 if LONG else 780  # seconds a launch may take
 LIMIT_MPI = 300
+SLOWEST = 5  # tests of each launch to name below the table
 MPICH_PYTHON = ROOT / ".venv-mpich" / "bin" / "python"
 
 
@@ -175,6 +176,14 @@ def brief(failure: str) -> str:
     return f"{name}: {errors[0]}"[:400] if errors else name
 
 
+def show_slowest(verdicts: list[Verdict]) -> None:
+    """Print a line a launch: its slowest tests, and what they took on rank 0."""
+    for row in verdicts:
+        slowest = sorted(row.times.items(), key=lambda item: item[1], reverse=True)[:SLOWEST]
+        told = ", ".join(f"{name.rpartition('/')[2]} {spent:.1f}" for name, spent in slowest)
+        print(f"slowest of {row.launch}, {row.ranks}: {told}"[:400])
+
+
 def report(verdicts: list[Verdict], required: set[str], partly: bool, no_mpich: bool) -> int:
     """Print the table and the closing line; the exit status."""
     print(f"\n{'launch':<14}{'ranks':>6}{'passed':>9}{'failed':>9}{'skipped':>9}{'seconds':>10}")
@@ -182,6 +191,8 @@ def report(verdicts: list[Verdict], required: set[str], partly: bool, no_mpich: 
         counts = f"{len(row.passed):>9}{len(row.failed):>9}{len(row.skipped):>9}"
         mark = "" if row.good else "  ERROR"
         print(f"{row.launch:<14}{row.ranks:>6}{counts}{row.seconds:>10.1f}{mark}")
+
+    show_slowest(verdicts)
 
     errors = [
         f"{row.launch}, {row.ranks} ranks: {row.problems[0]}" for row in verdicts if row.problems

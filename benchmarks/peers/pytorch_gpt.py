@@ -9,13 +9,13 @@ bucketed and reduced by DistributedDataParallel while backward runs. Prints one 
 import argparse
 import json
 import os
-import sys
 import time
 
 import torch
 import torch.distributed as dist
 from torch import nn
 from torch.nn import functional as F
+from torch_end import end
 
 
 class Block(nn.Module):
@@ -88,10 +88,7 @@ def main() -> None:
     if int(os.environ.get("RANK", "0")) == 0:
         print(json.dumps({"seconds": seconds, "torch": torch.__version__}), flush=True)
     if ranks > 1:
-        dist.barrier()
-        dist.destroy_process_group()
-        sys.stdout.flush()
-        os._exit(0)  # gloo's threads may abort an orderly end of the process
+        end()
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from types import ModuleType
 
 import torch
 import torch.distributed as dist
+from torch_end import end
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "docs" / "examples" / "pytorch_tree_sum.py"
 
@@ -41,7 +42,7 @@ def main() -> None:
     else:
         dist.init_process_group("gloo")
         report(dist.get_rank(), train_ddp(example, model, *work), options.steps)
-        dist.destroy_process_group()
+        end()
 
 
 def load(path: Path) -> ModuleType:

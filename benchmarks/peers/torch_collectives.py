@@ -11,6 +11,7 @@ import torch
 import torch.distributed as dist
 from measure import Array, Arrays, Call, LeftOut, arguments, main, nodes
 from mpi4py import MPI
+from torch_end import end
 
 
 class Tensors(Arrays):
@@ -73,4 +74,5 @@ if __name__ == "__main__":
     parser.add_argument("--backend", choices=("gloo", "nccl"), default="gloo")
     backend = parser.parse_args().backend
     main(partial(prepare, backend), parser, Tensors(meet(backend)))
-    dist.destroy_process_group()
+    MPI.Finalize()  # which a launcher must have seen
+    end()

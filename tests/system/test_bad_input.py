@@ -5,7 +5,8 @@ import shutil
 
 import numpy as np
 import pytest
-from training import train, write_config, write_text
+from mistakes import refusals
+from training import train, train_here, write_config, write_text
 
 RANKS = 2
 
@@ -44,58 +45,69 @@ def refuse(mpirun, place, *arguments, env=None, ranks=RANKS):
     return said[0]
 
 
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (["--optim.lrr", "1"], ["optim.lrr", "did you mean optim.lr?"]),
-        (["@typo.toml"], ["optim.learning", "typo.toml"]),
-        (["@broken.toml"], ["broken.toml", "not TOML"]),
-        (["@absent.toml"], ["absent.toml", "No such file"]),
-        (["--steps", "many"], ["--steps", "a whole number", "many"]),
-        (["--optim.name", "adam"], ["--optim.name", "adamw", "adam"]),
-        (["--steps", "0"], ["--steps", "at least 1"]),
-        (["--run.resume", "maybe"], ["--run.resume", "maybe"]),
-        (
-            ["@gpt.toml", "--batch.size", "10", "--batch.micro", "4"],
-            ["multiple", "--batch.micro 4"],
-        ),
-        (["@gpt.toml", "--model.heads", "3"], ["--model.heads 3", "--model.width 16"]),
-        (["@gpt.toml", "--model.vocabulary", "9"], ["--model.vocabulary", "9"]),
-        (["@gpt.toml", "--data.paths", "@nothing.txt"], ["nothing.txt"]),
-        (["@gpt.toml", "--data.paths", "@empty.txt"], ["empty"]),
-        (["@gpt.toml", "--data.paths", "@short.txt"], ["short"]),
-        (
-            ["@gpt.toml", "--data.kind", "table", "--data.paths", "@hole.csv"],
-            ["hole.csv", "row", "column"],
-        ),
-        (
-            ["@gpt.toml", "--data.kind", "table", "--data.paths", "sklearn:iris"],
-            ["--model.kind gpt"],
-        ),
-        (["@gpt.toml", "--model.kind", "mlp"], ["--model.kind mlp", "table"]),
-        (["@gpt.toml", "--run.dir", "@file"], ["file", "used"]),
-        (["@gpt.toml", "--run.dir", "@file/below"], ["file", "cannot be"]),
-        (["@gpt.toml", "--run.dir", "/proc/here"], ["/proc/here", "cannot be written"]),
-        (["@gpt.toml", "--run.dir", "@used"], ["used", "--run.resume true"]),
-        (["@gpt.toml", "--model.init_from", "@"], ["config.json"]),
-        (["@gpt.toml", "--parallel.pipeline", "3"], ["pipeline 3", "take at least 3 ranks"]),
-        (["@gpt.toml", "--parallel.data", "4"], ["data 4", "take 4 ranks, or --parallel.data -1"]),
-        (
-            [
-                "@gpt.toml",
-                "--parallel.pipeline=2",
-                "--parallel.schedule=interleaved",
-                "--parallel.chunks=3",
-            ],
-            ["6 stages", "4 with its first and last"],
-        ),
-    ],
-    ids=lambda value: " ".join(value) if isinstance(value, list) and value[0][:1] in "-@" else "",
-)
-def test_refused(mpirun, place, arguments, words):
-    message = refuse(mpirun, place, *arguments)
-    for word in words:
-        assert word in message
+MISTAKES = [
+    (["--optim.lrr", "1"], ["optim.lrr", "did you mean optim.lr?"]),
+    (["@typo.toml"], ["optim.learning", "typo.toml"]),
+    (["@broken.toml"], ["broken.toml", "not TOML"]),
+    (["@absent.toml"], ["absent.toml", "No such file"]),
+    (["--steps", "many"], ["--steps", "a whole number", "many"]),
+    (["--optim.name", "adam"], ["--optim.name", "adamw", "adam"]),
+    (["--steps", "0"], ["--steps", "at least 1"]),
+    (["--run.resume", "maybe"], ["--run.resume", "maybe"]),
+    (
+        ["@gpt.toml", "--batch.size", "10", "--batch.micro", "4"],
+        ["multiple", "--batch.micro 4"],
+    ),
+    (["@gpt.toml", "--model.heads", "3"], ["--model.heads 3", "--model.width 16"]),
+    (["@gpt.toml", "--model.vocabulary", "9"], ["--model.vocabulary", "9"]),
+    (["@gpt.toml", "--data.paths", "@nothing.txt"], ["nothing.txt"]),
+    (["@gpt.toml", "--data.paths", "@empty.txt"], ["empty"]),
+    (["@gpt.toml", "--data.paths", "@short.txt"], ["short"]),
+    (
+        ["@gpt.toml", "--data.kind", "table", "--data.paths", "@hole.csv"],
+        ["hole.csv", "row", "column"],
+    ),
+    (
+        ["@gpt.toml", "--data.kind", "table", "--data.paths", "sklearn:iris"],
+        ["--model.kind gpt"],
+    ),
+    (["@gpt.toml", "--model.kind", "mlp"], ["--model.kind mlp", "table"]),
+    (["@gpt.toml", "--run.dir", "@file"], ["file", "used"]),
+    (["@gpt.toml", "--run.dir", "@file/below"], ["file", "cannot be"]),
+    (["@gpt.toml", "--run.dir", "/proc/here"], ["/proc/here", "cannot be written"]),
+    (["@gpt.toml", "--run.dir", "@used"], ["used", "--run.resume true"]),
+    (["@gpt.toml", "--model.init_from", "@"], ["config.json"]),
+    (["@gpt.toml", "--parallel.pipeline", "3"], ["pipeline 3", "take at least 3 ranks"]),
+    (["@gpt.toml", "--parallel.data", "4"], ["data 4", "take 4 ranks, or --parallel.data -1"]),
+    (
+        [
+            "@gpt.toml",
+            "--parallel.pipeline=2",
+            "--parallel.schedule=interleaved",
+            "--parallel.chunks=3",
+        ],
+        ["6 stages", "4 with its first and last"],
+    ),
+]
+
+
+@pytest.fixture(scope="module")
+def messages(place):
+    """What is said of each of the mistakes; nothing is left behind."""
+    commands = []
+    for arguments, _ in MISTAKES:
+        words = [argument.replace("@", str(place) + os.sep) for argument in arguments]
+        where = [] if "--run.dir" in words else ["--run.dir", place / "refused"]
+        commands.append(["hpcpar.train", *words, *where])
+    said = refusals(RANKS, commands, place)
+    assert not (place / "refused").exists()
+    return said
+
+
+@pytest.mark.parametrize("number", range(len(MISTAKES)), ids=lambda n: " ".join(MISTAKES[n][0]))
+def test_refused(messages, number):
+    for word in MISTAKES[number][1]:
+        assert word in messages[number]
 
 
 @pytest.mark.skipif(os.path.exists("/dev/nvidiactl"), reason="this machine has a GPU")
@@ -112,54 +124,60 @@ def test_bytes_that_are_not_utf8_are_fine(mpirun, tmp_path):
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    from launch import start_mpirun
-
     folder = tmp_path_factory.mktemp("finished")
-    train(start_mpirun, 1, write_config(folder, "gpt"), "--steps", 2, "--run.dir", folder / "run")
+    train_here(write_config(folder, "gpt"), "--steps", 2, "--run.dir", folder / "run")
     return folder
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ["--model.layers", "3"],
-        ["--batch.size", "12"],
-        ["--batch.leaves", "5"],
-        ["--threads", "2"],
-        ["--seed", "9"],
-        ["--optim.name", "sgd"],
-    ],
-    ids=lambda value: value[0],
-)
-def test_a_resume_that_would_be_another_run(mpirun, finished, arguments):
-    run = finished / "run"
-    before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
-    message = refuse(mpirun, finished, "--run.dir", run, "--run.resume", "true", *arguments)
-    assert arguments[0].lstrip("-") in message
-    assert "bits" in message or "model" in message
-    assert before == {path: path.stat().st_mtime_ns for path in run.rglob("*")}
+OTHER_RUNS = [
+    ["--model.layers", "3"],
+    ["--batch.size", "12"],
+    ["--batch.leaves", "5"],
+    ["--threads", "2"],
+    ["--seed", "9"],
+    ["--optim.name", "sgd"],
+]
+NO_RESUMES = [
+    (["--steps", "1"], ["2 steps", "--steps"]),
+    (["--run.dir", "@used"], ["config.toml"]),
+]
 
 
-def test_a_resume_on_other_data(mpirun, finished, tmp_path):
-    config = write_config(tmp_path, "gpt")
-    run = tmp_path / "run"
-    train(mpirun, 1, config, "--steps", 2, "--run.dir", run)
-    text = tmp_path / "text.txt"
+@pytest.fixture(scope="module")
+def resumes(place, finished):
+    """What is said of resumes that cannot be; nothing in the run is touched."""
+    run, commands = finished / "run", []
+    for arguments in [*OTHER_RUNS, *(arguments for arguments, _ in NO_RESUMES)]:
+        words = [argument.replace("@", str(place) + os.sep) for argument in arguments]
+        where = [] if "--run.dir" in words else ["--run.dir", run]
+        commands.append(["hpcpar.train", "--run.resume", "true", *where, *words])
+    other = finished / "other"
+    other.mkdir()
+    train_here(write_config(other, "gpt"), "--steps", 2, "--run.dir", other / "run")
+    text = other / "text.txt"
     text.write_bytes(text.read_bytes().swapcase())
-    message = refuse(mpirun, tmp_path, "--run.dir", run, "--run.resume", "true", "--steps", "4")
-    assert "data" in message and "changed" in message
+    resume = ["hpcpar.train", "--run.resume", "true", "--run.dir"]
+    commands.append([*resume, other / "run", "--steps", "4"])
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
+    said = refusals(RANKS, commands, place)
+    assert before == {path: path.stat().st_mtime_ns for path in run.rglob("*")}
+    return said
 
 
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [(["--steps", "1"], ["2 steps", "--steps"]), (["--run.dir", "@used"], ["config.toml"])],
-    ids=["fewer steps", "no run"],
-)
-def test_a_resume_of_nothing_that_fits(mpirun, finished, place, arguments, words):
-    if "--run.dir" not in arguments:
-        arguments = ["--run.dir", str(finished / "run"), *arguments]
-    message = refuse(mpirun, place, *arguments, "--run.resume", "true")
-    assert all(word in message for word in words), message
+@pytest.mark.parametrize("number", range(len(OTHER_RUNS)), ids=lambda n: OTHER_RUNS[n][0])
+def test_a_resume_that_would_be_another_run(resumes, number):
+    assert OTHER_RUNS[number][0].lstrip("-") in resumes[number]
+    assert "bits" in resumes[number] or "model" in resumes[number]
+
+
+@pytest.mark.parametrize("number", range(len(NO_RESUMES)), ids=["fewer steps", "no run"])
+def test_a_resume_of_nothing_that_fits(resumes, number):
+    message = resumes[len(OTHER_RUNS) + number]
+    assert all(word in message for word in NO_RESUMES[number][1]), message
+
+
+def test_a_resume_on_other_data(resumes):
+    assert "data" in resumes[-1] and "changed" in resumes[-1]
 
 
 def test_weights_that_are_no_numbers_are_never_saved(mpirun, tmp_path):

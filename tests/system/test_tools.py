@@ -4,7 +4,8 @@ import json
 
 import numpy as np
 import pytest
-from training import train, write_config, write_text
+from mistakes import refusals
+from training import tool_here, train, write_config, write_text
 
 
 @pytest.fixture(scope="module")
@@ -17,46 +18,41 @@ def run(tmp_path_factory):
     return folder / "run"
 
 
-def tool(mpirun, *arguments, ranks=1):
-    done = mpirun(ranks, "-m", "hpcpar", *map(str, arguments))
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
 def loss_of(output: str) -> str:
     return next(line for line in output.splitlines() if line.startswith("loss ")).split()[1]
 
 
 def test_evaluate_gives_the_same_on_any_number_of_ranks(mpirun, run, tmp_path):
     text = write_text(tmp_path / "held_out.txt")
-    outputs = {tool(mpirun, "evaluate", run, "--data", text, ranks=ranks) for ranks in (1, 3)}
-    assert len(outputs) == 1
+    alone = tool_here("evaluate", run, "--data", text)
+    done = mpirun(3, "-m", "hpcpar", "evaluate", run, "--data", text)
+    assert (done.returncode, done.stdout) == (0, alone), done.stdout + done.stderr
     targets = (text.stat().st_size - 1) // 16 * 16
-    assert f"targets {targets}" in outputs.pop()
+    assert f"targets {targets}" in alone
 
 
 def test_export_then_evaluate_and_start_from_it(mpirun, run, tmp_path):
     text = write_text(tmp_path / "held_out.txt")
-    tool(mpirun, "export", run, tmp_path / "hf")
+    tool_here("export", run, tmp_path / "hf")
     config = json.loads((tmp_path / "hf" / "config.json").read_text())
     assert (config["n_layer"], config["n_embd"], config["vocab_size"]) == (2, 16, 256)
-    losses = [loss_of(tool(mpirun, "evaluate", f, "--data", text)) for f in (run, tmp_path / "hf")]
+    losses = [loss_of(tool_here("evaluate", f, "--data", text)) for f in (run, tmp_path / "hf")]
     assert losses[0] == losses[1]
 
     settings = ("--model.init_from", tmp_path / "hf", "--data.paths", text, "--optim.lr", 1e-12)
     train(mpirun, 2, *settings, "--steps", 1, "--run.dir", tmp_path / "more")
-    again = loss_of(tool(mpirun, "evaluate", tmp_path / "more", "--data", text))
+    again = loss_of(tool_here("evaluate", tmp_path / "more", "--data", text))
     assert float(again) == pytest.approx(float(losses[0]), abs=2e-6)
 
 
 @pytest.mark.peers
-def test_hugging_face_computes_the_same_loss(mpirun, run, tmp_path):
+def test_hugging_face_computes_the_same_loss(run, tmp_path):
     import torch
     from transformers import GPT2LMHeadModel
 
     text = write_text(tmp_path / "held_out.txt")
-    tool(mpirun, "export", run, tmp_path / "hf")
-    ours = float(loss_of(tool(mpirun, "evaluate", run, "--data", text)))
+    tool_here("export", run, tmp_path / "hf")
+    ours = float(loss_of(tool_here("evaluate", run, "--data", text)))
     model = GPT2LMHeadModel.from_pretrained(tmp_path / "hf").eval()
     tokens = np.frombuffer(text.read_bytes(), np.uint8).astype(np.int64)
     windows = (len(tokens) - 1) // 16
@@ -68,31 +64,32 @@ def test_hugging_face_computes_the_same_loss(mpirun, run, tmp_path):
     assert ours == pytest.approx(theirs, abs=1e-4)
 
 
-def test_generate_continues_the_prompt(mpirun, run):
-    first = tool(mpirun, "generate", run, "--prompt", "ab", "--tokens", 30, "--seed", 1)
+def test_generate_continues_the_prompt(run):
+    first = tool_here("generate", run, "--prompt", "ab", "--tokens", 30, "--seed", 1)
     assert first.startswith("ab") and len(first) > 20
-    assert tool(mpirun, "generate", run, "--prompt", "ab", "--tokens", 30, "--seed", 1) == first
-    assert tool(mpirun, "generate", run, "--prompt", "ab", "--tokens", 30, "--seed", 2) != first
+    assert tool_here("generate", run, "--prompt", "ab", "--tokens", 30, "--seed", 1) == first
+    assert tool_here("generate", run, "--prompt", "ab", "--tokens", 30, "--seed", 2) != first
 
 
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (["evaluate", "nowhere", "--data", "x"], ["nowhere", "config.toml"]),
-        (["evaluate", "{run}"], ["--data"]),
-        (["evaluate", "{run}", "--data", "absent.txt"], ["absent.txt"]),
-        (["export", "nowhere", "out"], ["nowhere"]),
-        (["checkpoint", "verify", "nowhere"], ["nowhere", "checkpoints"]),
-        (["generate", "{run}", "--temperature", "hot"], ["temperature", "hot"]),
-        (["generate", "{run}", "--prompt", ""], ["--prompt"]),
-        (["frobnicate"], ["frobnicate"]),
-        ([], ["evaluate", "export", "generate"]),
-    ],
-    ids=lambda value: " ".join(value[:2]) if value and value[0][:1].islower() else "",
-)
-def test_mistakes(mpirun, run, tmp_path, arguments, words):
-    done = mpirun(2, "-m", "hpcpar", *(a.format(run=run) for a in arguments), cwd=tmp_path)
-    assert done.returncode == 2, done.stdout + done.stderr
-    said = [line for line in done.stderr.splitlines() if line.startswith("hpcpar: ")]
-    assert len(said) == 1 and "Traceback" not in done.stderr
-    assert all(word in said[0] for word in words), said
+MISTAKES = [
+    (["evaluate", "nowhere", "--data", "x"], ["nowhere", "config.toml"]),
+    (["evaluate", "{run}"], ["--data"]),
+    (["evaluate", "{run}", "--data", "absent.txt"], ["absent.txt"]),
+    (["export", "nowhere", "out"], ["nowhere"]),
+    (["checkpoint", "verify", "nowhere"], ["nowhere", "checkpoints"]),
+    (["generate", "{run}", "--temperature", "hot"], ["temperature", "hot"]),
+    (["generate", "{run}", "--prompt", ""], ["--prompt"]),
+    (["frobnicate"], ["frobnicate"]),
+    ([], ["evaluate", "export", "generate"]),
+]
+
+
+@pytest.fixture(scope="module")
+def messages(run, tmp_path_factory):
+    commands = [["hpcpar", *(a.format(run=run) for a in words)] for words, _ in MISTAKES]
+    return refusals(2, commands, tmp_path_factory.mktemp("mistakes"))
+
+
+@pytest.mark.parametrize("number", range(len(MISTAKES)), ids=lambda n: " ".join(MISTAKES[n][0][:2]))
+def test_mistakes(messages, number):
+    assert all(word in messages[number] for word in MISTAKES[number][1]), messages[number]

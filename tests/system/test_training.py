@@ -6,65 +6,71 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from launch import start_mpirun
 from long import LONG
-from training import metrics, sha256, summary, train, write_config
+from training import metrics, sha256, summary, train, train_all, write_config
 
 RANKS = (1, 2, 3, 4, 5, 7, 8)
 FEW = RANKS if LONG else (1, 5, 8)  # tests/mpi/test_layouts.py has these models on the others
+KINDS = {"gpt": RANKS, "mlp": FEW, "linear": FEW}
+ORDERS = ("ranks", "off")
+SEEDS = (1, 2)
+
+
+@pytest.fixture(scope="module")
+def short_runs(tmp_path_factory):
+    """Trainings in one launch: their folder, and what each has said."""
+    folder = tmp_path_factory.mktemp("short")
+    configs = {kind: write_config(folder, kind) for kind in KINDS}
+    runs = {
+        f"{kind}{ranks}": (ranks, [configs[kind], "--steps", 20, "--seed", 7])
+        for kind, counts in KINDS.items()
+        for ranks in counts
+    }
+    for order in ORDERS:
+        runs[order] = 3, [configs["gpt"], "--steps", 6, "--reproducible", order]
+    for seed in SEEDS:
+        runs[f"seed{seed}"] = 2, [configs["linear"], "--steps", 2, "--seed", seed]
+    runs["idle"] = 5, [configs["linear"], "--batch.leaves", 3, "--steps", 1]
+    return folder, train_all(start_mpirun, folder, runs)
 
 
 @pytest.mark.timeout(240)
-@pytest.mark.parametrize("kind", ["gpt", "mlp", "linear"])
-def test_one_hash_on_any_number_of_ranks(mpirun, tmp_path, kind):
-    config = write_config(tmp_path, kind)
-    hashes, curves = {}, {}
-    for ranks in RANKS if kind == "gpt" else FEW:
-        folder = tmp_path / f"p{ranks}"
-        done = train(mpirun, ranks, config, "--steps", 20, "--seed", 7, "--run.dir", folder)
-        hashes[ranks] = sha256(done)
-        keys = ("step", "loss", "gradient_norm", "learning_rate", "validation_loss")
-        curves[ranks] = [{key: row.get(key) for key in keys} for row in metrics(folder)]
+@pytest.mark.parametrize("kind", KINDS)
+def test_one_hash_on_any_number_of_ranks(short_runs, kind):
+    folder, said = short_runs
+    names = [f"{kind}{ranks}" for ranks in KINDS[kind]]
+    hashes = {name: sha256(said[name]) for name in names}
+    keys = ("step", "loss", "gradient_norm", "learning_rate", "validation_loss")
+    first, *others = (
+        [{key: row.get(key) for key in keys} for row in metrics(folder / name)] for name in names
+    )
     assert len(set(hashes.values())) == 1, hashes
-    assert all(curve == curves[1] for curve in curves.values())
-    assert curves[1][-1]["loss"] < curves[1][0]["loss"], "the model learns"
+    assert others and all(curve == first for curve in others)
+    assert len(first) == 20 and first[-1]["loss"] < first[0]["loss"], "the model learns"
+    assert [summary(folder / name)["layout"]["ranks"] for name in names] == list(KINDS[kind])
 
 
-def test_any_order_of_sums_is_as_good_but_has_bits_of_its_own(mpirun, tmp_path):
-    config = write_config(tmp_path, "gpt")
-    losses = {}
-    for order in ("ranks", "off"):
-        run = tmp_path / order
-        train(mpirun, 3, config, "--steps", 6, "--reproducible", order, "--run.dir", run)
-        losses[order] = [row["loss"] for row in metrics(run)]
+def test_any_order_of_sums_is_as_good_but_has_bits_of_its_own(short_runs):
+    folder, _ = short_runs
+    losses = {order: [row["loss"] for row in metrics(folder / order)] for order in ORDERS}
     assert losses["off"] != losses["ranks"]
     assert losses["off"] == pytest.approx(losses["ranks"], rel=1e-5)
 
 
-def test_ranks_without_work_are_told(mpirun, tmp_path):
-    config = write_config(tmp_path, "linear")
-    arguments = (config, "--batch.leaves", 3, "--steps", 1, "--run.dir", tmp_path / "run")
-    done = train(mpirun, 5, *arguments)
-    assert done.stderr.strip() == "hpcpar: note: 2 ranks have no leaf of the batch to compute"
+def test_ranks_without_work_are_told(short_runs):
+    said = short_runs[1]["idle"].stderr.strip()
+    assert said == "hpcpar: note: 2 ranks have no leaf of the batch to compute"
 
 
-def test_another_seed_is_another_run(mpirun, tmp_path):
-    config = write_config(tmp_path, "linear")
-    hashes = {
-        sha256(
-            train(
-                mpirun, 2, config, "--steps", 2, "--seed", seed, "--run.dir", tmp_path / str(seed)
-            )
-        )
-        for seed in (1, 2)
-    }
-    assert len(hashes) == 2
+def test_another_seed_is_another_run(short_runs):
+    _, said = short_runs
+    assert len({sha256(said[f"seed{seed}"]) for seed in SEEDS}) == len(SEEDS)
 
 
 @pytest.fixture(scope="module")
 def straight(tmp_path_factory):
     """A run of 20 steps on two ranks, with checkpoints after 8, 16 and 20."""
-    from launch import start_mpirun
-
     folder = tmp_path_factory.mktemp("straight")
     config = write_config(folder, "gpt")
     run = folder / "run"

@@ -1,13 +1,20 @@
 """Small training runs for tests, and what they leave behind."""
 
+import contextlib
+import io
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
 
 import numpy as np
+from mpi4py import MPI
 
+from hpcpar.comm import Communicator
+from hpcpar.tools import main as tools_main
+from hpcpar.train import main as training_main
+
+TRAININGS = Path(__file__).parents[1] / "programs" / "trainings.py"
 Mpirun = Callable[..., CompletedProcess[str]]
 
 GPT = """
@@ -75,6 +82,42 @@ def train(
     return done
 
 
+def train_all(mpirun: Mpirun, folder: Path, runs: dict[str, tuple[int, list[object]]]) -> dict:
+    """Trainings in one launch, name -> ranks, arguments; what was said by name, as if of a launch.
+
+    The folder of each is `folder`/name.
+    """
+    file = folder / "trainings.json"
+    file.write_text(
+        json.dumps(
+            [
+                [ranks, *map(str, arguments), "--run.dir", str(folder / name)]
+                for name, (ranks, arguments) in runs.items()
+            ]
+        )
+    )
+    done = mpirun(max(ranks for ranks, _ in runs.values()), TRAININGS, file, limit=150)
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr
+    said = json.loads(file.with_name("trainings.json.said").read_text())
+    return {name: CompletedProcess(name, 0, *texts) for name, texts in zip(runs, said, strict=True)}
+
+
+def train_here(*arguments: object) -> None:
+    """One run of hpcpar.train on one rank, which is this process."""
+    with Communicator(MPI.COMM_SELF, device="cpu") as comm:
+        training_main(list(map(str, arguments)), comm)
+
+
+def tool_here(*arguments: object) -> str:
+    """What `python -m hpcpar ARGUMENTS` prints on one rank, which is this process."""
+    with (
+        contextlib.redirect_stdout(io.StringIO()) as out,
+        Communicator(MPI.COMM_SELF, device="cpu") as comm,
+    ):
+        tools_main(list(map(str, arguments)), comm)
+    return out.getvalue()
+
+
 def sha256(done: CompletedProcess[str]) -> str:
     """The hash in the last line of a run's output."""
     last = done.stdout.strip().splitlines()[-1]
@@ -88,6 +131,3 @@ def summary(folder: Path) -> dict:
 
 def metrics(folder: Path) -> list[dict]:
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-
-
-PYTHON = sys.executable

@@ -20,6 +20,7 @@ __all__ = ["LocalRank", "Node", "end_launchers"]
 
 STACK_LIMIT = 1.0  # seconds for a rank to write its stack
 END_LIMIT = 2.0  # seconds for a rank to end
+FIRST_LIMIT = 0.5  # seconds for the launcher to end the others after the first
 FIRST_LOOK = 1.0  # seconds without a change before a rank is looked at closely
 JOIN_LIMIT = 10.0  # seconds for a rank to be heard of
 LAUNCHER_LIMIT = 6.0  # seconds for a launcher to end after its ranks
@@ -191,21 +192,22 @@ class Node:
                 rank.signal(signal.SIGKILL)
 
     def end(self) -> None:
-        """End all ranks with exit status 3, whatever they are doing."""
-        living = self.living
+        """End all ranks with exit status 3, whatever they are doing.
+
+        One first: at its status the launcher ends the others, in the order that it is used to.
+        Open MPI's has died of a segmentation fault where all ended at the same moment.
+        """
+        living = sorted(self.living, key=lambda rank: "end" not in rank.signals)
         launchers = _hydra_proxies(living)
         for launcher in launchers:
             _kill(launcher, signal.SIGSTOP)
-        for rank in living:
-            rank.signal(END_SIGNAL if "end" in rank.signals else signal.SIGKILL)
-            rank.signal(signal.SIGCONT)  # a stopped one ends when it goes on
-        deadline = time.monotonic() + END_LIMIT
-        while any(rank.state() not in ("dead", "ended") for rank in living):
-            if time.monotonic() > deadline:
-                for rank in living:
-                    rank.signal(signal.SIGKILL)
-                break
-            time.sleep(0.01)
+        if not launchers:
+            _end(living[:1])
+            _wait(living, FIRST_LIMIT)
+        _end(living)
+        if not _wait(living, END_LIMIT):
+            for rank in living:
+                rank.signal(signal.SIGKILL)
         for launcher in launchers:
             _kill(launcher, signal.SIGCONT)
 
@@ -219,6 +221,23 @@ def end_launchers(parents: set[int]) -> None:
                 _kill(pid, signal.SIGKILL)
             return
         time.sleep(0.05)
+
+
+def _end(ranks: Sequence[LocalRank]) -> None:
+    """Have ranks end with exit status 3, where they let us."""
+    for rank in ranks:
+        rank.signal(END_SIGNAL if "end" in rank.signals else signal.SIGKILL)
+        rank.signal(signal.SIGCONT)  # a stopped one ends when it goes on
+
+
+def _wait(ranks: Sequence[LocalRank], limit: float) -> bool:
+    """Wait until all of these ranks are over, `limit` seconds at most; whether they are."""
+    deadline = time.monotonic() + limit
+    while any(rank.state() not in ("dead", "ended") for rank in ranks):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.01)
+    return True
 
 
 def _read_stacks(asked: list[LocalRank]) -> dict[int, list[str]]:
