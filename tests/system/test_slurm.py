@@ -177,6 +177,29 @@ def test_a_job_that_is_stopped_and_loses_a_node_ends_with_the_same_bits(user: Us
     assert weights(log) == plain(user.home, *constant, "--steps", str(last))
 
 
+def test_launch_goes_on_inside_the_job_on_the_nodes_that_are_left(user: User) -> None:
+    """All ranks stand still while the goal is set, so that none is beyond it."""
+    goal, constant = user.home / "goal.toml", ["--optim.schedule", "constant"]
+    goal.write_text("steps = 1_000_000_000\n")
+    user.environ["HPCPAR_LAUNCHER"] = "launch"
+    shape = ["--nodes=3", "--ntasks-per-node=1", "--no-kill"]
+    every = ["--checkpoint.every", "10"]
+    job = user.submit(*shape, str(SCRIPT), str(goal), *SMALL, *constant, *every)
+    user.until(job, lambda: len(steps(user.folder(job))) > 20)
+    user.run("pkill", "-STOP", "-f", "^python -m hpcpar.train")
+    last = steps(user.folder(job))[-1] + 5
+    goal.write_text(f"steps = {last}\n")
+    user.run("scontrol", "update", "nodename=node2", "state=down", "reason=test")
+    try:
+        log = user.finish(job)
+    finally:
+        user.run("scontrol", "update", "nodename=node2", "state=resume")
+    assert "hpcpar launch: host node2 cannot be reached" in log
+    assert "it is started again on 2 ranks" in log
+    assert steps(user.folder(job)) == list(range(1, last + 1))
+    assert weights(log) == plain(user.home, *constant, "--steps", str(last))
+
+
 def test_an_array_is_a_sweep(user: User, plain_weights: str) -> None:
     sweep = user.home / "sweep.txt"
     sweep.write_text("--steps 5\n--steps 5 --parallel.zero 2\n")
