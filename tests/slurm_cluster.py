@@ -95,13 +95,13 @@ class Cluster:
             raise RuntimeError(f"sbatch refused the job: {done.stderr}")
         return int(done.stdout)
 
-    def state(self, job: int) -> Job:
+    def state(self, job: int | str) -> Job:
         """How a batch job stands now."""
         shown = self.run("scontrol", "--oneliner", "show", "job", str(job)).stdout
         state, status = re.findall(r" JobState=(\w+) .* ExitCode=(\d+):", shown)[0]
         return Job(state, int(status))
 
-    def wait(self, job: int, timeout: float) -> Job:
+    def wait(self, job: int | str, timeout: float) -> Job:
         """Wait until a batch job has ended; raises TimeoutError after `timeout` seconds."""
         deadline = time.monotonic() + timeout
         while (now := self.state(job)).state in UNFINISHED:

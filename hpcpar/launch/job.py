@@ -13,7 +13,7 @@ from pathlib import Path
 
 from hpcpar.launch.mpirun import Launch
 
-__all__ = ["Job", "adopt_orphans", "newest_step"]
+__all__ = ["Job", "adopt_orphans", "is_unfinished", "newest_step"]
 
 LOOK = 0.1  # seconds between two looks at the job
 ORDERLY = 10.0  # seconds that mpirun has to end its ranks
@@ -115,6 +115,11 @@ def newest_step(folder: Path) -> int:
         with contextlib.suppress(ValueError, KeyError, TypeError):
             return int(json.loads(line)["step"])
     return 0
+
+
+def is_unfinished(folder: Path) -> bool:
+    """Whether there is a run that has not come to its end."""
+    return (folder / "config.toml").is_file() and not (folder / "summary.json").is_file()
 
 
 def _end_orphans() -> None:

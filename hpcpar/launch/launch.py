@@ -12,7 +12,7 @@ from hpcpar.launch import LAUNCHED
 from hpcpar.launch.arguments import Arguments, parse, setting
 from hpcpar.launch.attempts import Attempts
 from hpcpar.launch.hosts import host_options, reachable
-from hpcpar.launch.job import Job, adopt_orphans, newest_step
+from hpcpar.launch.job import Job, adopt_orphans, is_unfinished, newest_step
 from hpcpar.launch.mpirun import FAULT_TOLERANT, environment, find_mpirun
 
 __all__ = ["main"]
@@ -71,6 +71,8 @@ class _Launcher:
     def _end(self, ranks: int, status: int, hung: bool) -> int | None:
         """What the end of a job means for all: an exit status, or None for another job."""
         given, step = self.arguments, newest_step(self.arguments.folder)
+        if status == 0 and is_unfinished(given.folder):  # Open MPI's where it has lost a node
+            status = EXIT_HANG
         again = self.attempts.ended(status, step)
         if status in (0, EXIT_REQUEUE, EXIT_USER) and not again:
             return status

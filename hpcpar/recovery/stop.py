@@ -9,6 +9,8 @@ import threading
 from types import FrameType, TracebackType
 from typing import Any, Self
 
+from hpcpar.errors import StoppedError
+
 __all__ = ["StopSignals"]
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
@@ -37,6 +39,8 @@ class StopSignals:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        if isinstance(error, StoppedError):
+            return  # the process ends, and signals that come again must not change its status
         for number, handler in self._before.items():
             signal.signal(number, handler)
 

@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -11,11 +12,13 @@ from subprocess import CompletedProcess
 
 import pytest
 from launch import start_mpirun
+from long import LONG
 from slurm_cluster import Cluster, cluster, missing
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(150)]
 
 SCRIPT = Path(__file__).parents[2] / "slurm" / "train.sbatch"
+ARRAY = SCRIPT.with_name("array.sbatch")
 SMALL = [
     *("--data.paths", argparse.__file__),  # 100 kB of text that every Python has
     *("--model.layers", "1", "--model.heads", "2", "--model.width", "32", "--model.context", "32"),
@@ -40,6 +43,7 @@ class User:
             "PATH": f"{bin}:{os.environ['PATH']}",
             "VIRTUAL_ENV": str(bin.parent),
             "HOME": str(home),
+            "PYTHONPATH": str(SCRIPT.parents[1]),
             "SCRATCH": str(home / "scratch"),
             "OMPI_ALLOW_RUN_AS_ROOT": "1",
             "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
@@ -68,7 +72,7 @@ class User:
             assert time.monotonic() < deadline, f"not within a minute, the job is {state}"
             time.sleep(0.2)
 
-    def folder(self, job: int) -> Path:
+    def folder(self, job: int | str) -> Path:
         """The folder of the run that a job does."""
         return self.home / "scratch" / "runs" / str(job)
 
@@ -89,8 +93,12 @@ def user(slurm: Cluster, tmp_path: Path) -> User:
 @pytest.fixture(scope="module")
 def plain_weights(slurm: Cluster, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The hash of five steps on two ranks without Slurm."""
-    folder = tmp_path_factory.mktemp("plain")
-    run = ["-m", "hpcpar.train", *SMALL, "--steps", "5", "--run.dir", str(folder / "run")]
+    return plain(tmp_path_factory.mktemp("plain"), "--steps", "5")
+
+
+def plain(folder: Path, *arguments: str) -> str:
+    """The hash of a run on two ranks without Slurm."""
+    run = ["-m", "hpcpar.train", *SMALL, *arguments, "--run.dir", str(folder / "run")]
     done = start_mpirun(2, *run, env={"XDG_CACHE_HOME": str(folder)})
     assert done.returncode == 0, done.stderr
     return weights(done.stdout)
@@ -133,20 +141,85 @@ def test_a_mistake_is_the_exit_status_of_the_job(user: User) -> None:
     assert not user.folder(job).exists()
 
 
-def test_a_requeued_job_goes_on_from_its_checkpoint(user: User) -> None:
-    # The run would take for ever; when it has been interrupted it is told to end soon.
-    goal = user.home / "goal.toml"
+@pytest.mark.timeout(240)
+def test_a_job_that_is_stopped_and_loses_a_node_ends_with_the_same_bits(user: User) -> None:
+    """The run would take for ever; when all has happened it is told to end soon. 60 s, of which
+    Slurm waits 15 s before it starts a job again, twice.
+    """
+    goal, constant = user.home / "goal.toml", ["--optim.schedule", "constant"]
     goal.write_text("steps = 1_000_000_000\n")
     shape = ["--nodes=2", "--ntasks-per-node=1"]
-    job = user.submit(*shape, str(SCRIPT), str(goal), *SMALL, "--checkpoint.every", "20")
-    user.until(job, lambda: len(steps(user.folder(job))) > 40)
-
-    user.run("scontrol", "requeue", str(job))
+    if LONG:  # as it really comes: within the last minute before the time given
+        shape += ["--time=1", "--signal=B:USR1@45"]
+    job = user.submit(*shape, str(SCRIPT), str(goal), *SMALL, *constant)
+    log = user.home / f"hpcpar-{job}.out"
+    user.until(job, lambda: len(steps(user.folder(job))) > 20)
+    if not LONG:
+        user.run("pkill", "-USR1", "-f", f"/job{job:05}/slurm_script")  # the shell alone
     user.until(job, lambda: user.slurm.state(job).state == "PENDING")
+    (stopped,) = re.findall(r"stopped after step (\d+), saved", log.read_text())
+    assert f"job {job} ended with status 75" in log.read_text()
+    assert steps(user.folder(job)) == list(range(1, int(stopped) + 1))
+
+    user.run("scontrol", "update", f"job={job}", "timelimit=10")
+    user.until(job, lambda: len(steps(user.folder(job))) > int(stopped) + 20)
+    assert f"continuing after step {stopped}" in log.read_text()
+    name = user.run("squeue", "--noheader", "--format=%B", f"--job={job}").stdout.strip()
+    user.run("scontrol", "update", f"nodename={name}", "state=down", "reason=test")
+    try:
+        user.until(job, lambda: user.slurm.state(job).state == "PENDING")
+        last = steps(user.folder(job))[-1] + 5
+        goal.write_text(f"steps = {last}\n")
+        log = user.finish(job)
+    finally:
+        user.run("scontrol", "update", f"nodename={name}", "state=resume")
+    assert steps(user.folder(job)) == list(range(1, last + 1))
+    assert weights(log) == plain(user.home, *constant, "--steps", str(last))
+
+
+def test_launch_goes_on_inside_the_job_on_the_nodes_that_are_left(user: User) -> None:
+    """All ranks stand still while the goal is set, so that none is beyond it."""
+    goal, constant = user.home / "goal.toml", ["--optim.schedule", "constant"]
+    goal.write_text("steps = 1_000_000_000\n")
+    user.environ["HPCPAR_LAUNCHER"] = "launch"
+    shape = ["--nodes=3", "--ntasks-per-node=1", "--no-kill"]
+    every = ["--checkpoint.every", "10"]
+    job = user.submit(*shape, str(SCRIPT), str(goal), *SMALL, *constant, *every)
+    user.until(job, lambda: len(steps(user.folder(job))) > 20)
+    user.run("pkill", "-STOP", "-f", "^python -m hpcpar.train")
     last = steps(user.folder(job))[-1] + 5
     goal.write_text(f"steps = {last}\n")
-    user.finish(job)
+    user.run("scontrol", "update", "nodename=node2", "state=down", "reason=test")
+    try:
+        log = user.finish(job)
+    finally:
+        user.run("scontrol", "update", "nodename=node2", "state=resume")
+    assert "hpcpar launch: host node2 cannot be reached" in log
+    assert "it is started again on 2 ranks" in log
     assert steps(user.folder(job)) == list(range(1, last + 1))
+    assert weights(log) == plain(user.home, *constant, "--steps", str(last))
+
+
+def test_an_array_is_a_sweep(user: User, plain_weights: str) -> None:
+    sweep = user.home / "sweep.txt"
+    sweep.write_text("--steps 5\n--steps 5 --parallel.zero 2\n")
+    shape = ["--array=1-3", "--nodes=1", "--ntasks-per-node=2"]
+    job = user.submit(*shape, str(ARRAY), str(sweep), *SMALL)
+    ends = {task: user.slurm.wait(f"{job}_{task}", timeout=90) for task in (1, 2, 3)}
+    logs = {task: (user.home / f"hpcpar-{job}_{task}.out").read_text() for task in ends}
+    assert [weights(logs[task]) for task in (1, 2)] == 2 * [plain_weights]
+    assert [ends[task].status for task in ends] == [0, 0, 2] and "no line 3" in logs[3]
+    assert steps(user.folder(f"{job}-2")) == [1, 2, 3, 4, 5]
+
+
+def test_an_array_is_a_chain(user: User, plain_weights: str) -> None:
+    """Its first job does all that there is to do, the second has nothing left."""
+    shape = ["--array=1-2%1", "--nodes=1", "--ntasks-per-node=2"]
+    job = user.submit(*shape, str(ARRAY), "chain", *SMALL, "--steps", "5")
+    for task in (1, 2):
+        assert user.slurm.wait(f"{job}_{task}", timeout=90).status == 0
+    assert weights((user.home / f"hpcpar-{job}_1.out").read_text()) == plain_weights
+    assert f"run {job} is done" in (user.home / f"hpcpar-{job}_2.out").read_text()
 
 
 def test_a_job_multiplies_matrices(user: User) -> None:
