@@ -108,6 +108,7 @@ class Crew:
                 self._vote(self.FINISHED)  # all ranks that train have it
                 raise
             except StoppedError as stopped:
+                self.events.add("stopped", str(stopped), self.step)
                 if self.comm is not None and self.comm.rank == 0:
                     print(f"hpcpar: {stopped}", file=sys.stderr, flush=True)
                 with contextlib.suppress(LostRankError):  # of whom nothing is needed any more

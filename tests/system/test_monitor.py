@@ -1,10 +1,13 @@
 """Spikes in whole runs, on any layout; and what a run's folder tells of it."""
 
 import json
+import os
+import select
 import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -141,11 +144,16 @@ def test_the_monitor_ends_with_ctrl_c_and_starts_no_mpi(tmp_path):
         "sys.meta_path.insert(0, No())\n"
         "runpy.run_module('hpcpar', run_name='__main__')\n"
     )
-    command = [sys.executable, "-u", "-c", code, str(tmp_path / "later")]
     (tmp_path / "later").mkdir()
     (tmp_path / "later" / "config.toml").write_text("steps = 3\n")
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        assert "running" in process.stdout.readline()
+    ours, theirs = os.openpty()  # the view is alive on a terminal only
+    command = [sys.executable, "-c", code, str(tmp_path / "later")]
+    with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs) as process:
+        seen, deadline = b"", time.monotonic() + 30
+        while b"running" not in seen and time.monotonic() < deadline:
+            if select.select([ours], [], [], 1)[0]:
+                seen += os.read(ours, 4096)
         process.send_signal(signal.SIGINT)
-        assert process.wait(20) == 0
+        assert process.wait(20) == 0 and b"running" in seen, seen
+    os.close(theirs)
+    os.close(ours)
