@@ -82,8 +82,8 @@ class _Launcher:
             return EXIT_REQUEUE
         if not again:
             _say(
-                f"the job on {ranks} ranks {what}, and {given.restarts} restarts in a row have "
-                f"brought no step beyond {self.attempts.step}"
+                f"the job on {ranks} rank{'s' * (ranks > 1)} {what}: no step beyond "
+                f"{self.attempts.step} in {given.restarts} restarts (--restarts)"
             )
             return EXIT_HANG
         if not self.attempts.limit(self._room()):

@@ -1,9 +1,11 @@
 """A job that dies is started again, a bounded number of times, and ends with the same bits.
 
-Each job costs 2 to 3 s; nothing of it may be left.
+Each job costs 2 to 3 s; nothing of it may be left. The restarts of the first and second tests make
+two or three jobs each.
 """
 
 import contextlib
+import json
 import os
 import subprocess
 import sys
@@ -85,7 +87,7 @@ def test_restarts_without_a_new_step_are_bounded(tmp_path, config):
     assert done.returncode == 3, done.stderr
     *again, last = told(done)
     assert [line.rpartition(" on ")[2] for line in again] == ["2 ranks", "2 ranks"]
-    assert "2 restarts in a row have brought no step beyond 2" in last
+    assert "no step beyond 2 in 2 restarts" in last
 
 
 def test_ctrl_c_saves_and_starts_nothing(tmp_path, config, undisturbed):
@@ -135,6 +137,15 @@ def test_relaunch_wants_a_launcher(tmp_path, config):
     )  # fmt: skip
     assert done.returncode == 2
     assert done.stderr.count("hpcpar: --recovery relaunch: nobody would start this run again") == 1
+
+
+def test_the_benchmark_measures_a_restart(tmp_path):
+    report = tmp_path / "report.json"
+    program = [sys.executable, str(ROOT / "benchmarks" / "relaunch.py"), "--short"]
+    done = run([*program, "--json", str(report)], 60, env={"PYTHONPATH": str(ROOT)}, capture=True)
+    assert done.returncode == 0, done.stderr
+    (row,) = json.loads(report.read_text())["rows"]
+    assert 0 < row["next_step"] <= row["lost_step"] and "next step: median" in done.stdout
 
 
 def told(done: subprocess.CompletedProcess[str]) -> list[str]:
