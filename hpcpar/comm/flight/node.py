@@ -194,15 +194,15 @@ class Node:
     def end(self) -> None:
         """End all ranks with exit status 3, whatever they are doing.
 
-        One first: at its status the launcher ends the others, in the order that it is used to.
-        Open MPI's has died of a segmentation fault where all ended at the same moment.
+        Stopped ones first, which the launcher would let go on, or else one. At its status the
+        launcher ends the others: Open MPI's has crashed where all ended at the same moment.
         """
         living = sorted(self.living, key=lambda rank: "end" not in rank.signals)
         launchers = _hydra_proxies(living)
         for launcher in launchers:
             _kill(launcher, signal.SIGSTOP)
         if not launchers:
-            _end(living[:1])
+            _end([rank for rank in living if rank.state() == "stopped"] or living[:1])
             _wait(living, FIRST_LIMIT)
         _end(living)
         if not _wait(living, END_LIMIT):
