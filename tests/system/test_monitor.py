@@ -137,7 +137,9 @@ def test_the_monitor_shows_a_run_and_ends_with_it(spiky, tmp_path):
 
 def test_the_monitor_ends_with_ctrl_c_and_starts_no_mpi(tmp_path):
     code = (
-        "import sys, runpy; sys.argv = ['hpcpar', 'monitor', sys.argv[1]]\n"
+        "import signal, sys, runpy; sys.argv = ['hpcpar', 'monitor', sys.argv[1]]\n"
+        # Tests in the background of a shell ignore it, and so would what they start.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "class No:\n"
         "    def find_spec(self, name, path=None, target=None):\n"
         "        assert name != 'mpi4py', 'MPI is started'\n"
