@@ -27,7 +27,7 @@ from long import LONG
 PARTS = ("process", "mpi", "mpich")
 RANKS = (1, 2, 3, 4, 8)
 MPICH_RANKS = (3, 4) if LONG else (3,)
-LIMIT_PROCESS = 3600 if LONG else 780  # seconds a launch may take
+LIMIT_PROCESS = 3600 if LONG else 900  # seconds a launch may take
 LIMIT_MPI = 300
 SLOWEST = 5  # tests of each launch to name below the table
 MPICH_PYTHON = ROOT / ".venv-mpich" / "bin" / "python"

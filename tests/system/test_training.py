@@ -82,7 +82,8 @@ def straight(tmp_path_factory):
 def test_the_folder_of_a_run(straight):
     _, run, done = straight
     assert {path.name for path in run.iterdir()} == {
-        "config.toml", "metrics.jsonl", "checkpoints", "loss.svg", "summary.json"
+        "config.toml", "metrics.jsonl", "events.jsonl", "ranks.json", "checkpoints", "loss.svg",
+        "summary.json",
     }  # fmt: skip
     saved = tomllib.loads((run / "config.toml").read_text())
     assert saved["steps"] == 20 and saved["model"]["width"] == 16 and saved["threads"] == 1
