@@ -24,7 +24,9 @@ from rich.console import Console
 from rich.table import Table
 
 sys.path.insert(0, str(ROOT / "tests"))
-from chaos import FAULT_TOLERANT, draw_blows, strike
+from chaos import draw_blows, strike
+
+from hpcpar.launch.mpirun import FAULT_TOLERANT
 
 SMALL = {"model.layers": 2, "model.width": 32, "model.heads": 2, "model.context": 32}  # for --short
 LIMIT = 600  # seconds for one launch

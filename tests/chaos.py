@@ -11,12 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from launch import mpirun_command, started
+from launch import members, mpirun_command, started
 
-__all__ = ["FAULT_TOLERANT", "Blow", "Outcome", "draw_blows", "ranks_of", "strike"]
+from hpcpar.launch.mpirun import FAULT_TOLERANT
 
-# What Open MPI needs to outlive a rank; its other collectives are not made for that.
-FAULT_TOLERANT = ("--with-ft", "ulfm", "--mca", "coll", "^han,hcoll,portals4,cuda")
+__all__ = ["Blow", "Outcome", "draw_blows", "ranks_of", "strike"]
 
 
 @dataclass(frozen=True)
@@ -113,15 +112,12 @@ def _strike(session: int, blow: Blow, outcome: Outcome) -> None:
 def ranks_of(session: int) -> dict[int, int]:
     """The ranks of a launch that live: process ids by rank in the world."""
     found = {}
-    for name in filter(str.isdigit, os.listdir("/proc")):
-        with contextlib.suppress(OSError, IndexError, ValueError):
-            stat = Path("/proc", name, "stat").read_text().rpartition(")")[2].split()
-            if stat[0] in "ZX" or int(stat[3]) != session:
-                continue
-            words = Path("/proc", name, "environ").read_bytes().split(b"\0")
+    for pid in members(session):
+        with contextlib.suppress(OSError):
+            words = Path("/proc", str(pid), "environ").read_bytes().split(b"\0")
             own = dict(word.split(b"=", 1) for word in words if b"=" in word)
-            if b"OMPI_COMM_WORLD_RANK" in own and _is_training(int(name)):
-                found[int(own[b"OMPI_COMM_WORLD_RANK"])] = int(name)
+            if b"OMPI_COMM_WORLD_RANK" in own and _is_training(pid):
+                found[int(own[b"OMPI_COMM_WORLD_RANK"])] = pid
     return found
 
 

@@ -3,6 +3,7 @@
 import importlib.util
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 from subprocess import CompletedProcess
 
 import hypothesis
@@ -51,6 +52,35 @@ def no_gpu() -> str:
 def no_peers() -> str:
     names = [name for name in ("torch", "transformers") if not importlib.util.find_spec(name)]
     return f"needs {' and '.join(names)}: pip install 'hpcpar[peers]'" if names else ""
+
+
+@pytest.fixture(scope="session")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run.toml of a small GPT, for trainings that something happens to."""
+    from training import write_config
+
+    return write_config(tmp_path_factory.mktemp("config"), "gpt")
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, config: Path) -> Callable[..., str]:
+    """undisturbed(20, "--parallel.tensor", "2"): the hash of such a run that nothing happens to.
+
+    On two ranks. The arguments are what the bits depend on.
+    """
+    from training import sha256
+
+    @cache
+    def find(steps: int, *bits: str) -> str:
+        folder = tmp_path_factory.mktemp("undisturbed") / "run"
+        done = start_mpirun(
+            2, "-m", "hpcpar.train", str(config), "--steps", str(steps), *bits,
+            "--run.dir", str(folder),
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        return sha256(done)
+
+    return find
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, TypeVar
 
-__all__ = ["mpirun_command", "run", "side_by_side", "start_mpirun", "started"]
+__all__ = ["members", "mpirun_command", "run", "side_by_side", "start_mpirun", "started"]
 
 ROOT = Path(__file__).resolve().parent.parent
 SIDE_BY_SIDE = 3  # launches
@@ -112,20 +112,21 @@ def _environment_of(command: Sequence[str]) -> str:
 def _end_session(session: int) -> None:
     """Ask all processes of a session to end, then make them: ranks have groups of their own."""
     deadline = time.monotonic() + 3
-    while members := _members(session):
+    while left := members(session):
         kill = time.monotonic() > deadline
-        for pid in members:
+        for pid in left:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL if kill else signal.SIGTERM)
         time.sleep(0.05)
 
 
-def _members(session: int) -> list[int]:
-    members = []
+def members(session: int) -> list[int]:
+    """The living processes of a session."""
+    found = []
     for name in os.listdir("/proc"):
         if name.isdigit():
             with contextlib.suppress(OSError, IndexError):
                 stat = Path("/proc", name, "stat").read_text().rpartition(")")[2].split()
                 if stat[0] != "Z" and int(stat[3]) == session:  # state, ppid, pgrp, session
-                    members.append(int(name))
-    return members
+                    found.append(int(name))
+    return found

@@ -71,7 +71,7 @@ def losses(comm: MPI.Comm, doing: str) -> Iterator[None]:
 
 def lost_ranks(comm: MPI.Comm) -> list[int]:
     """Those ranks of `comm` of which this process knows that they are gone."""
-    with contextlib.suppress(MPI.Exception, NotImplementedError):
+    with contextlib.suppress(MPI.Exception, NotImplementedError):  # an MPI that cannot tell
         gone, own = comm.Get_failed(), comm.Get_group()
         try:
             return sorted(MPI.Group.Translate_ranks(gone, None, own))

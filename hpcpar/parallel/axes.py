@@ -34,6 +34,12 @@ class Axes:
         self.context_rank = mesh.coords.get("context", 0)
         self.tensor_rank = mesh.coords.get("tensor", 0)
 
+    @property
+    def place(self) -> int:
+        """This rank's number among those that compute a micro-batch together."""
+        place = self.stage * self.context_size + self.context_rank
+        return place * self.tensor_size + self.tensor_rank
+
     def counts(self, parameter: Parameter) -> bool:
         """Whether a parameter counts here: once, of all ranks that share its layer and have it."""
         return self.context_rank == 0 and (parameter.cut is not None or self.tensor_rank == 0)

@@ -29,22 +29,21 @@ if TYPE_CHECKING:
 
 __all__ = ["Audit"]
 
+MOST_REPEATS = 3
+
 
 class Audit:
     """Every `every` steps one leaf is audited; 0 for never.
 
-    `repeats`: whether a step in which a fault was found that passes is computed once more.
+    `repeats`: whether a step in which a fault was found that passes is computed again: three times,
+    for a rank that has such faults again and again is no good.
 
     >>> loss = audit.loss_and_gradients(step, part, indices)    # the model's, and audited
     """
 
     def __init__(self, model: "ParallelModel", every: int, repeats: bool = False) -> None:
         self._model, self._every, self._axes = model, every, model.axes
-        self._repeats = repeats
-        axes = model.axes
-        self._place = (
-            axes.stage * axes.context_size + axes.context_rank
-        ) * axes.tensor_size + axes.tensor_rank
+        self._repeats = MOST_REPEATS if repeats else 0
 
     @property
     def notes(self) -> list[str]:
@@ -62,19 +61,23 @@ class Audit:
         Raises `AuditError` on all ranks alike; the weights are then still those of the step, and
         the gradient, which may be wrong, is not used.
         """
+        for _ in range(self._repeats):
+            try:
+                return self._audited(step, part, indices)
+            except AuditError as error:
+                if error.lasting:
+                    raise
+                note(f"{error}; the step is computed once more", self._model.comm)
+        return self._audited(step, part, indices)
+
+    def _audited(self, step: int, part: "Part", indices: np.ndarray) -> float:
         turn = self._turn(step)
         if turn is None:
             return self._model.loss_and_gradients(part, indices)
         first = Witnessed(turn.leaf)
         owner = turn.owner == self._axes.data_rank
         loss = self._model.loss_and_gradients(part, indices, first if owner else None)
-        try:
-            self._check(step, turn, first, part, indices)
-        except AuditError as error:
-            if error.lasting or not self._repeats:
-                raise
-            note(f"{error}; the step is computed once more", self._model.comm)
-            return self.loss_and_gradients(step, part, indices)
+        self._check(step, turn, first, part, indices)
         return loss
 
     def _check(
@@ -106,7 +109,7 @@ class Audit:
     def _gather(self, computed: Sequence[tuple[int, Witnessed]]) -> list[Attempt]:
         """What the data-parallel ranks that are named have computed, on all ranks."""
         mine = [
-            np.insert(witnessed.rows(self._place), 0, number, axis=1)
+            np.insert(witnessed.rows(self._axes.place), 0, number, axis=1)
             for number, (rank, witnessed) in enumerate(computed)
             if rank == self._axes.data_rank
         ]
@@ -121,7 +124,7 @@ class Audit:
     def _error(self, step: int, turn: Turn, verdict: Verdict) -> AuditError:
         comm, axes = self._model.comm, self._axes
         hosts = agree(comm, socket.gethostname())
-        here = [axes.data_rank, self._place, MPI.COMM_WORLD.Get_rank()]
+        here = [axes.data_rank, axes.place, MPI.COMM_WORLD.Get_rank()]
         rank_at = {(column, p): r for column, p, r in comm.allgather(np.array([here])).tolist()}
         host_of = dict(zip(rank_at.values(), hosts, strict=True))
         blames, ranks = [], list[int]()

@@ -78,7 +78,7 @@ class Copies:
             _Copied(Part.from_json(fields), decay) for fields, decay in json.loads(told)
         ]
         self.optimizer: Optimizer = make_optimizer(config, self._copied, xp)
-        self.weights, self.gradient = xp.empty(self.size, np.float32), xp.empty(self.size, "f4")
+        self.weights, self.gradient = xp.empty((2, self.size), np.float32)
 
     @property
     def size(self) -> int:

@@ -103,18 +103,18 @@ class Crew:
                     run(self.comm)
                     self._vote(self.FINISHED)
                 return
-            except UserError as error:
-                self.events.add("failed", str(error), self.step)
-                self._vote(self.FINISHED)  # all ranks that train have it
-                raise
-            except StoppedError as stopped:
-                self.events.add("stopped", str(stopped), self.step)
-                if self.comm is not None and self.comm.rank == 0:
-                    print(f"hpcpar: {stopped}", file=sys.stderr, flush=True)
-                with contextlib.suppress(LostRankError):  # of whom nothing is needed any more
-                    self._vote(self.FINISHED)
+            except (UserError, StoppedError) as error:  # all ranks that train have it
+                stopped = isinstance(error, StoppedError)
+                self.events.add("stopped" if stopped else "failed", str(error), self.step)
+                if stopped and self.comm is not None and self.comm.rank == 0:
+                    print(f"hpcpar: {error}", file=sys.stderr, flush=True)
+                self._part()
                 raise
             except AuditError as error:
+                if not self.survives or len(error.ranks) >= self._everybody.size:
+                    self.events.add("failed", str(error), self.step)
+                    self._part()
+                    raise
                 self._dismiss(error)
             except LostRankError:
                 if not self.survives:
@@ -220,19 +220,20 @@ class Crew:
                 self._saved = None
 
     def _dismiss(self, error: AuditError) -> None:
-        """Go on without ranks that compute wrongly, where others are left."""
-        everybody = self._everybody
-        if not self.survives or len(error.ranks) >= everybody.size:
-            self.events.add("failed", str(error), self.step)
-            self._vote(self.FINISHED)
-            raise error
-        self._vote(self.GO_ON)  # so that all know why
+        """Go on without ranks that compute wrongly, as without lost ones."""
+        with contextlib.suppress(LostRankError):  # another one: all who are left regroup anyway
+            self._vote(self.GO_ON)  # so that all know why
         self.events.close()
-        self.events.note("dismissed", f"{error}; it is dismissed", self.step, everybody)
+        self.events.note("dismissed", f"{error}; it is dismissed", self.step, self._everybody)
         if MPI.COMM_WORLD.Get_rank() in error.ranks:
             be_lost()
-        give_up(everybody, "an audit")
+        give_up(self._everybody, "an audit")
         self._regroup()
+
+    def _part(self) -> None:
+        """The ranks that train are at an end, and let the spare ones go."""
+        with contextlib.suppress(LostRankError):  # of whom nothing is needed any more
+            self._vote(self.FINISHED)
 
     def _regroup(self) -> None:
         """The ranks that are left find each other, also when others are lost meanwhile."""

@@ -53,10 +53,8 @@ class Monitor:
 
     def _row(self, spent: Mapping[str, float]) -> list[float]:
         axes, device = self._model.axes, self._model.comm.device
-        place = axes.stage * axes.context_size + axes.context_rank
-        place = place * axes.tensor_size + axes.tensor_rank
         unknown = [-1 if n is None else n for n in (resident_bytes(), device.used_bytes())]
-        own = [MPI.COMM_WORLD.Get_rank(), os.getpid(), place, self._model.micros, *unknown]
+        own = [MPI.COMM_WORLD.Get_rank(), os.getpid(), axes.place, self._model.micros, *unknown]
         return [*((spent[kind] - self._spent[kind]) / self._steps for kind in SPENT), *own]
 
     def _tell(self, step: int, table: np.ndarray) -> None:

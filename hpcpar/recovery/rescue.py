@@ -30,19 +30,18 @@ def rescue(comm: "Communicator", parts: Parts, fill: Fill | None) -> list[str]:
     """
     mine = [part.to_json() for part, _ in parts]
     kinds = sorted({kind for _, values in parts for kind in values})
-    offers, shapes, every = [], dict[str, tuple[int, ...]](), set[str]()
+    offers, every = dict[str, list[tuple[int, int, Part]]](), set[str]()
     for rank, text in enumerate(agree(comm, json.dumps([kinds, mine]))):
         theirs, told = json.loads(text or "[[], []]")
         every.update(theirs)
         for number, part in enumerate(map(Part.from_json, told)):
-            offers.append((rank, number, part))
-            shapes[part.name] = part.shape
-    chosen = {name: choose_parts(shape, offers, name) for name, shape in shapes.items()}
+            offers.setdefault(part.name, []).append((rank, number, part))
+    chosen = {name: choose_parts(offered) for name, offered in offers.items()}
     if missing := [name for name, found in chosen.items() if found is None]:
         return missing
     xp = comm.device.xp
-    for name, shape in shapes.items():
-        found = chosen[name] or []
+    for name, found in chosen.items():
+        assert found  # none is missing
         ends = np.cumsum([len(part.run) for _, _, part in found])[:-1]
         for kind in sorted(every):
             own = [parts[number][1][kind] for rank, number, _ in found if rank == comm.rank]
@@ -50,22 +49,17 @@ def rescue(comm: "Communicator", parts: Parts, fill: Fill | None) -> list[str]:
             if fill is not None:
                 values = np.split(to_host(flat), ends)
                 pieces = zip((part for _, _, part in found), values, strict=True)
-                fill(name, kind, comm.device.asarray(assemble(shape, pieces)))
+                fill(name, kind, comm.device.asarray(assemble(found[0][2].shape, pieces)))
     return []
 
 
-def choose_parts(
-    shape: tuple[int, ...], offers: Sequence[tuple[int, int, Part]], name: str
-) -> list[tuple[int, int, Part]] | None:
-    """Parts that make up the whole tensor, the first ones that are offered; None if none do.
+def choose_parts(offers: Sequence[tuple[int, int, Part]]) -> list[tuple[int, int, Part]] | None:
+    """Parts that make up a whole tensor, the first ones that are offered; None if none do.
 
     An offer is a rank, its number there, and the part.
     """
-    there = np.zeros(shape, bool)
-    chosen = []
-    for rank, number, part in offers:
-        if part.name == name and not there.all() and _mark(part, there):
-            chosen.append((rank, number, part))
+    there = np.zeros(offers[0][2].shape, bool)
+    chosen = [offer for offer in offers if not there.all() and _mark(offer[2], there)]
     return chosen if there.all() else None
 
 

@@ -11,9 +11,7 @@ from pathlib import Path
 
 import pytest
 from chaos import Outcome, draw_blows, strike
-from launch import start_mpirun
 from long import LONG
-from training import write_config
 
 STEPS = 40
 FIRST_SEED = int(os.environ.get("HPCPAR_CHAOS", "1"))
@@ -49,40 +47,20 @@ def plan() -> list[tuple[str, int, int, signal.Signals, int]]:
     return launches
 
 
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory):
-    """The hash of a run that nobody disturbs, by what its bits depend on."""
-    folder, known = tmp_path_factory.mktemp("undisturbed"), {}
-    config = write_config(folder, "gpt")
-
-    def find(bits: str) -> str:
-        if bits not in known:
-            run = folder / f"run{len(known)}"
-            done = start_mpirun(
-                2, "-m", "hpcpar.train", str(config), "--steps", str(STEPS), *bits.split(),
-                "--run.dir", str(run),
-            )  # fmt: skip
-            assert done.returncode == 0, done.stderr
-            known[bits] = json.loads((run / "summary.json").read_text())["weights_sha256"]
-        return known[bits]
-
-    find.config = config
-    return find
-
-
 @pytest.mark.parametrize(("name", "ranks", "count", "number", "seed"), plan())
 @pytest.mark.timeout(100)
-def test_no_step_is_lost(tmp_path, undisturbed, name, ranks, count, number, seed):
+def test_no_step_is_lost(tmp_path, config, undisturbed, name, ranks, count, number, seed):
     bits, _, layout = LAYOUTS[name]
     folder = tmp_path / "run"
     outcome = strike(
-        ranks, [str(undisturbed.config), "--steps", str(STEPS), *bits.split(), *layout.split()],
+        ranks, [str(config), "--steps", str(STEPS), *bits.split(), *layout.split()],
         folder, draw_blows(seed, count, STEPS, number), limit=80,
     )  # fmt: skip
     said = f"seed {seed}, struck {outcome.struck}:\n{outcome.text}"
     assert outcome.status == 0, said
     assert len(outcome.struck) == count, said
-    assert outcome.sha256 == undisturbed(bits), said
+    assert outcome.sha256 == undisturbed(STEPS, *bits.split()), said
+    assert "newest checkpoint" not in outcome.text, f"steps were lost: {said}"
     assert told_once(outcome, folder), said
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from launch import run, start_mpirun
-from training import metrics, sha256, write_config
+from training import metrics, sha256
 
 from hpcpar.errors import EXIT_REQUEUE
 
@@ -22,18 +22,6 @@ ROOT = Path(__file__).parents[2]
 PROGRAM = ROOT / "tests" / "programs" / "signalled.py"
 MPICH_PYTHON = ROOT / ".venv-mpich" / "bin" / "python"
 STEPS = 16
-
-
-@pytest.fixture(scope="module")
-def config(tmp_path_factory):
-    return write_config(tmp_path_factory.mktemp("config"), "gpt")
-
-
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory, config):
-    folder = tmp_path_factory.mktemp("undisturbed") / "run"
-    train = ["-m", "hpcpar.train", str(config), "--steps", str(STEPS), "--run.dir", str(folder)]
-    return sha256(start_mpirun(1, *train))
 
 
 def launch(
@@ -76,7 +64,7 @@ def test_a_killed_rank_costs_the_steps_since_the_checkpoint(tmp_path, config, un
     assert done.returncode == 0, done.stderr
     (said,) = told(done)
     assert "after step 7: it is started again on 2 ranks" in said
-    assert "continuing after step 5" in done.stdout and sha256(done) == undisturbed
+    assert "continuing after step 5" in done.stdout and sha256(done) == undisturbed(STEPS)
     (folder,) = (tmp_path / "runs").iterdir()  # which launch has chosen
     assert [row["step"] for row in metrics(folder)] == list(range(1, STEPS + 1))
 
@@ -99,7 +87,7 @@ def test_ctrl_c_saves_and_starts_nothing(tmp_path, config, undisturbed):
     (folder,) = (tmp_path / "runs").iterdir()
     rest = training(sys.executable, "9@1:SIGINT", config, "--run.dir", folder)
     done = launch(tmp_path, "-n", 1, *rest, "--run.resume", "true", "--recovery", "none")
-    assert sha256(done) == undisturbed
+    assert sha256(done) == undisturbed(STEPS)
 
 
 def test_a_job_that_says_nothing_is_ended(tmp_path):

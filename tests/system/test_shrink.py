@@ -2,12 +2,11 @@
 
 from pathlib import Path
 
-import pytest
-from chaos import FAULT_TOLERANT
 from launch import mpirun_command, run, start_mpirun
-from training import sha256, write_config
+from training import sha256
 
 from hpcpar.comm.lost import survives
+from hpcpar.launch.mpirun import FAULT_TOLERANT
 
 PROGRAMS = Path(__file__).parents[1] / "programs"
 
@@ -19,20 +18,6 @@ def shrinking(ranks: int, *arguments: object):
     return run(command, 60, capture=True)
 
 
-@pytest.fixture(scope="module")
-def config(tmp_path_factory):
-    return write_config(tmp_path_factory.mktemp("config"), "gpt")
-
-
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory, config):
-    folder = tmp_path_factory.mktemp("undisturbed") / "run"
-    done = start_mpirun(
-        1, "-m", "hpcpar.train", config, "--steps", "20", "--run.dir", str(folder)
-    )  # fmt: skip
-    return sha256(done)
-
-
 def test_a_hung_rank_is_named_killed_and_lost(tmp_path, config, undisturbed):
     folder = tmp_path / "run"
     done = shrinking(
@@ -42,7 +27,7 @@ def test_a_hung_rank_is_named_killed_and_lost(tmp_path, config, undisturbed):
     named = [line for line in done.stderr.splitlines() if line.endswith("is killed, and lost")]
     assert len(named) == 1 and "rank 1 is outside of hpcpar at hung.py:" in named[0]
     assert "rank 1 was lost: 2 ranks go on after step 4" in done.stderr
-    assert sha256(done) == undisturbed
+    assert sha256(done) == undisturbed(20)
 
 
 def test_hung_ranks_that_are_most_end_the_run_with_a_verdict(tmp_path, config):

@@ -7,28 +7,16 @@ import sys
 from pathlib import Path
 
 import pytest
-from chaos import FAULT_TOLERANT
 from launch import mpirun_command, run, start_mpirun
-from training import metrics, sha256, write_config
+from training import metrics, sha256
 
 from hpcpar.errors import EXIT_REQUEUE
+from hpcpar.launch.mpirun import FAULT_TOLERANT
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = ROOT / "tests" / "programs" / "signalled.py"
 MPICH_PYTHON = ROOT / ".venv-mpich" / "bin" / "python"
 STEPS = 16
-
-
-@pytest.fixture(scope="module")
-def config(tmp_path_factory):
-    return write_config(tmp_path_factory.mktemp("config"), "gpt")
-
-
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory, config):
-    folder = tmp_path_factory.mktemp("undisturbed") / "run"
-    train = ["-m", "hpcpar.train", str(config), "--steps", str(STEPS), "--run.dir", str(folder)]
-    return sha256(start_mpirun(1, *train))
 
 
 def signalled(ranks, what, config, folder, *more, options=(), python=sys.executable):
@@ -61,7 +49,7 @@ def test_one_rank_that_is_asked_stops_all(tmp_path, config, undisturbed):
     folder = tmp_path / "run"
     done = signalled(3, "1@7:SIGTERM", config, folder)
     assert stopped_after(done, folder) == 7
-    assert resumed(config, folder) == undisturbed
+    assert resumed(config, folder) == undisturbed(STEPS)
 
 
 @pytest.mark.parametrize("python", [sys.executable, MPICH_PYTHON], ids=["openmpi", "mpich"])
@@ -82,12 +70,12 @@ def test_a_stop_while_a_rank_is_lost(tmp_path, config, undisturbed):
     )  # fmt: skip
     assert "rank 2 was lost: 2 ranks go on after step 6" in done.stderr
     assert stopped_after(done, folder) == 7
-    assert resumed(config, folder) == undisturbed
+    assert resumed(config, folder) == undisturbed(STEPS)
 
 
 def test_a_stop_at_the_last_step_is_its_end(tmp_path, config, undisturbed):
     done = signalled(2, f"0@{STEPS}:SIGTERM", config, tmp_path / "run")
-    assert done.returncode == 0 and sha256(done) == undisturbed
+    assert done.returncode == 0 and sha256(done) == undisturbed(STEPS)
 
 
 def test_a_second_ctrl_c_ends_at_once(tmp_path, config):

@@ -55,11 +55,7 @@ class LocalRank:
         """running, stopped, paused (by a debugger), ended or dead."""
         if self.gone:
             return "ended" if self.left else "dead"
-        try:
-            with open(f"/proc/{self.pid}/stat") as file:
-                letter = file.read().rpartition(")")[2].split()[0]
-        except OSError:
-            letter = "X"
+        _, letter, _ = _stat(self.pid)
         if letter in "ZX":
             return "ended" if self.left else "dead"
         return {"T": "stopped", "t": "paused"}.get(letter, "running")
