@@ -1,8 +1,8 @@
 """Run the tests: `python tests/run.py [PART...] [--ranks N...] [-k EXPRESSION] [-m EXPRESSION]`.
 
-The parts: `process` (tests/unit and tests/system, one process; system tests start mpirun
-themselves), `mpi` (tests/mpi under mpirun on 1, 2, 3, 4 and 8 ranks), `mpich` (the same on one
-count, by MPICH, from the virtual environment .venv-mpich). Every launch has a hard time limit.
+The parts: `process` (tests/unit in two halves side by side, then tests/system, whose tests start
+mpirun themselves), `mpi` (tests/mpi under mpirun on 1, 2, 3, 4 and 8 ranks), `mpich` (the same on
+one count, by MPICH, from the virtual environment .venv-mpich). Every launch has a hard time limit.
 
 A test counts once a launch, and as passed when it passed on every rank. It is an error when ranks
 found or ran different tests, when a launch found none, and when a test ran in no launch at all,
@@ -18,10 +18,11 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from contextlib import ExitStack
 from pathlib import Path
 
 from judge import Tests, Verdict, collected, excused, judge, never_ran, read_record
-from launch import ROOT, mpirun_command, run
+from launch import ROOT, mpirun_command, run, started
 from long import LONG
 
 PARTS = ("process", "mpi", "mpich")
@@ -42,7 +43,7 @@ def main() -> int:
         runner = Runner(Path(name), options.pytest)
         verdicts = []
         if "process" in options.parts:
-            verdicts.append(runner.process())
+            verdicts += [*runner.unit(), runner.system()]
         if "mpi" in options.parts:
             verdicts += [runner.mpi("mpi", n, sys.executable) for n in options.ranks or RANKS]
         if "mpich" in options.parts and not no_mpich:
@@ -84,11 +85,32 @@ class Runner:
         }
         self._expected: Tests | None = None
 
-    def process(self) -> Verdict:
-        """The tests of one process."""
-        paths = [path for path in ("tests/unit", "tests/system") if (ROOT / path).exists()]
-        verdict, folder = self._begin("one process", 1)
-        command = [sys.executable, *self._pytest(folder), *paths]
+    def unit(self) -> list[Verdict]:
+        """The tests of functions, each half of the files in one process, side by side."""
+        files = sorted((ROOT / "tests" / "unit").glob("test_*.py"), key=lambda p: p.stat().st_size)
+        verdicts = []
+        with ExitStack() as stack:
+            for number in (1, 2):
+                verdict, folder = self._begin(f"unit {number}", 1)
+                command = [sys.executable, *self._pytest(folder), *map(str, files[number - 1 :: 2])]
+                output = stack.enter_context((folder / "said.txt").open("w"))
+                process = stack.enter_context(started(command, output, self.environment))
+                verdicts.append((verdict, folder, process, time.monotonic()))
+            for verdict, folder, process, began in verdicts:
+                crash = ""
+                try:
+                    crash = ended(process.wait(LIMIT_PROCESS))
+                except subprocess.TimeoutExpired:
+                    crash = f"the launch was ended after its limit of {LIMIT_PROCESS:.0f} s"
+                self._judge(verdict, folder, time.monotonic() - began, crash)
+                if crash:
+                    print((folder / "said.txt").read_text(errors="replace")[-6000:], flush=True)
+        return [verdict for verdict, *_ in verdicts]
+
+    def system(self) -> Verdict:
+        """The tests of whole programs."""
+        verdict, folder = self._begin("system", 1)
+        command = [sys.executable, *self._pytest(folder), "tests/system"]
         return self._end(verdict, folder, command, LIMIT_PROCESS)
 
     def mpi(self, name: str, ranks: int, python: str) -> Verdict:
@@ -134,20 +156,34 @@ class Runner:
     ) -> Verdict:
         began = time.monotonic()
         try:
-            status = run(command, limit, self.environment, ROOT).returncode
-            crash = f"the launch ended with status {status}" if status != 0 else ""
+            crash = ended(run(command, limit, self.environment, ROOT).returncode)
         except subprocess.TimeoutExpired:
             crash = f"the launch was ended after its limit of {limit:.0f} s"
-        verdict.seconds = time.monotonic() - began
+        self._judge(verdict, folder, time.monotonic() - began, crash, expected)
+        if crash:
+            show_last_words(folder)
+        return verdict
+
+    def _judge(
+        self,
+        verdict: Verdict,
+        folder: Path,
+        seconds: float,
+        crash: str,
+        expected: Tests | None = None,
+    ) -> None:
+        verdict.seconds = seconds
         judge(verdict, folder, expected)
         if crash:
             verdict.problems.insert(0, crash)
         if self.selection and verdict.problems == ["no test was found"]:
             verdict.problems.clear()  # nothing was asked of this launch
         show_failures(verdict)
-        if crash:
-            show_last_words(folder)
-        return verdict
+
+
+def ended(status: int) -> str:
+    """What is wrong with the exit status of a launch."""
+    return f"the launch ended with status {status}" if status != 0 else ""
 
 
 def show_failures(verdict: Verdict) -> None:
