@@ -231,4 +231,4 @@ def test_relay(size):
     for rank in range(1, last):
         waits = dependencies(steps_of(rank))
         sends = [w for step, w in zip(steps_of(rank), waits, strict=True) if isinstance(step, Send)]
-        assert len(sends) == 10 and all(len(wait) == 1 for wait in sends)
+        assert len(sends) == -(-1000 // SEGMENT) and all(len(wait) == 1 for wait in sends)
