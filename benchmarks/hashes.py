@@ -1,7 +1,7 @@
 """The hash of the weights after 20 steps, on many layouts of ranks: one for each promise.
 
     python benchmarks/hashes.py                # writes docs/hashes.md; takes some minutes
-    python benchmarks/hashes.py --short        # a few layouts, nothing is written
+    python benchmarks/hashes.py --short        # a few layouts and steps, nothing is written
 
 A GPT of 6 layers is trained for 20 steps. Exits with status 1 where a promise is broken.
 """
@@ -15,11 +15,12 @@ from pathlib import Path
 from common import ROOT, launch, mpirun, provenance
 
 TEXT = "docs/architecture.md"
-MODEL = {
+MODEL: dict[str, object] = {
     "data.paths": ROOT / TEXT, "model.layers": 6, "model.heads": 4, "model.width": 64,
     "model.context": 64, "batch.size": 16, "batch.micro": 1, "batch.leaves": 8, "steps": 20,
     "run.evaluate_samples": 16, "optim.warmup": 5, "seed": 7,
 }  # fmt: skip
+SMALL = {"model.layers": 2, "model.width": 32, "steps": 3, "run.evaluate_samples": 2}  # --short
 Layout = tuple[str, int, dict[str, object]]  # promise, ranks, keys of --parallel
 
 LAYOUTS: list[Layout] = [
@@ -55,9 +56,10 @@ SHORT = (0, 6, 13, 14, 21)
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--short", action="store_true", help="a few layouts; nothing is written")
+    parser.add_argument("--short", action="store_true", help="a few layouts and steps, no file")
     options = parser.parse_args()
-    rows = [(layout, train(layout)) for layout in chosen(options.short)]
+    model = MODEL | (SMALL if options.short else {})
+    rows = [(layout, train(layout, model)) for layout in chosen(options.short)]
     lines = [
         f"| {promise} | {ranks} | {words(keys)} | `{sha256[:16]}` |"
         for (promise, ranks, keys), sha256 in rows
@@ -79,11 +81,11 @@ def chosen(short: bool) -> list[Layout]:
     return [LAYOUTS[i] for i in SHORT] if short else LAYOUTS
 
 
-def train(layout: Layout) -> str:
+def train(layout: Layout, model: dict[str, object]) -> str:
     """The hash that a run prints."""
     promise, ranks, keys = layout
     with tempfile.TemporaryDirectory() as folder:
-        values = {**MODEL, **{f"parallel.{key}": value for key, value in keys.items()}}
+        values = {**model, **{f"parallel.{key}": value for key, value in keys.items()}}
         values |= {"reproducible": promise, "run.dir": Path(folder) / "run"}
         flags = [word for key, value in values.items() for word in (f"--{key}", value)]
         told = launch(mpirun(ranks, "-m", "hpcpar.train", *flags), 200)

@@ -41,7 +41,7 @@ def main() -> int:
     parser.add_argument("--json", type=Path, default=Path("results/layouts.json"))
     options = parser.parse_args()
     if options.short:
-        options.ranks, options.micros, options.rounds, options.forward = 2, 4, 1, 0.005
+        options.ranks, options.micros, options.rounds, options.forward = 2, 4, 1, 0.002
     console = Console(width=100)
     rows = exposed(options) if options.two_nodes else pipelines(options)
     table = Table(title="measured" if options.two_nodes else f"{options.ranks} ranks, measured")

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from common import PEERS, LaunchError, has, json_lines, launch, mpirun, provenance, write
-from matmul_plot import plot, price_curves
+from matmul_plot import RANKS, plot, price_curves
 from peers.loaded_blas import REFERENCE
 from rich.console import Console
 from rich.table import Table
@@ -45,7 +45,7 @@ def main() -> int:
     options = parse()
     console = Console(width=190)
     if options.priced:
-        curves = price_curves(options.cases)
+        curves = price_curves(options.cases, RANKS[:: 5 if options.short else 1])
         write(options.json, {**provenance(), "measured": False, "priced": True, "curves": curves})
         plot(options.json.with_suffix(".svg"), curves=curves)
         console.print(f"priced, not measured; written: {options.json}")
@@ -86,7 +86,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--tiles", help="m,n,k: hpcpar with tiles too")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--peer-python", default=sys.executable, help="a Python with pylops-mpi")
-    parser.add_argument("--short", action="store_true", help="1 round of small cases")
+    parser.add_argument("--short", action="store_true", help="1 round of small cases, few prices")
     parser.add_argument(
         "--scaling", choices=("strong", "weak"), default="strong",
         help="weak: m grows with the ranks",

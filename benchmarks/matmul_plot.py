@@ -17,12 +17,12 @@ RANKS = [2**power for power in range(13)]  # 1 to 4,096
 CLUSTER = Machine(flops=1e11, copy=1e-10, latency=2e-6, bandwidth=1e10, shared=False)
 
 
-def price_curves(cases: Sequence[str]) -> list[dict[str, Any]]:
+def price_curves(cases: Sequence[str], counts: Sequence[int]) -> list[dict[str, Any]]:
     """Words and seconds of the best grid for each number of ranks: strong scaling, by the model."""
     curves = []
     for case in cases:
         shape = m, n, k = tuple(map(int, case.split(",")))
-        for ranks in RANKS:
+        for ranks in counts:
             problem = Problem(shape, ranks, 4, 4)
             plans = (Plan(shape, grid) for grid in candidates(shape, ranks, "3d"))
             best = min((price(problem, plan, CLUSTER) for plan in plans), key=lambda c: c.seconds)

@@ -83,7 +83,9 @@ def side_by_side(starts: Mapping[str, Callable[[], T]]) -> dict[str, Future[T]]:
 
 
 @contextlib.contextmanager
-def started(command: Sequence[str], output: IO[str]) -> Iterator[subprocess.Popen[str]]:
+def started(
+    command: Sequence[str], output: IO[str], env: Mapping[str, str] | None = None
+) -> Iterator[subprocess.Popen[str]]:
     """A process in a session of its own, which is ended as a whole at the end of the block."""
     with subprocess.Popen(
         command,
@@ -91,7 +93,8 @@ def started(command: Sequence[str], output: IO[str]) -> Iterator[subprocess.Pope
         stdout=output,
         stderr=subprocess.STDOUT,
         text=True,
-        env={**os.environ, "VIRTUAL_ENV": _environment_of(command)},
+        cwd=ROOT,
+        env={**os.environ, "VIRTUAL_ENV": _environment_of(command), **(env or {})},
         start_new_session=True,
     ) as process:
         try:

@@ -1,8 +1,9 @@
 """Run the tests: `python tests/run.py [PART...] [--ranks N...] [-k EXPRESSION] [-m EXPRESSION]`.
 
-The parts: `process` (tests/unit and tests/system, one process; system tests start mpirun
-themselves), `mpi` (tests/mpi under mpirun on 1, 2, 3, 4 and 8 ranks), `mpich` (the same on one
-count, by MPICH, from the virtual environment .venv-mpich). Every launch has a hard time limit.
+The parts: `process` (tests/unit and tests/system, whose tests start mpirun themselves; those that
+mostly wait are in a process of their own, beside the others), `mpi` (tests/mpi under mpirun on 1,
+2, 3, 4 and 8 ranks), `mpich` (the same on one count, by MPICH, from the virtual environment
+.venv-mpich). Every launch has a hard time limit.
 
 A test counts once a launch, and as passed when it passed on every rank. It is an error when ranks
 found or ran different tests, when a launch found none, and when a test ran in no launch at all,
@@ -18,10 +19,11 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from contextlib import ExitStack
 from pathlib import Path
 
 from judge import Tests, Verdict, collected, excused, judge, never_ran, read_record
-from launch import ROOT, mpirun_command, run
+from launch import ROOT, mpirun_command, run, started
 from long import LONG
 
 PARTS = ("process", "mpi", "mpich")
@@ -29,6 +31,8 @@ RANKS = (1, 2, 3, 4, 8)
 MPICH_RANKS = (3, 4) if LONG else (3,)
 LIMIT_PROCESS = 3600 if LONG else 900  # seconds a launch may take
 LIMIT_MPI = 300
+# Of tests/system: what loses ranks, nodes and jobs, stops them, or has them hang.
+WAITING = ("chaos", "flight", "launch", "monitor", "nodes", "recovery", "shrink", "slurm", "stop")
 SLOWEST = 5  # tests of each launch to name below the table
 MPICH_PYTHON = ROOT / ".venv-mpich" / "bin" / "python"
 
@@ -42,7 +46,7 @@ def main() -> int:
         runner = Runner(Path(name), options.pytest)
         verdicts = []
         if "process" in options.parts:
-            verdicts.append(runner.process())
+            verdicts += runner.process()
         if "mpi" in options.parts:
             verdicts += [runner.mpi("mpi", n, sys.executable) for n in options.ranks or RANKS]
         if "mpich" in options.parts and not no_mpich:
@@ -84,12 +88,30 @@ class Runner:
         }
         self._expected: Tests | None = None
 
-    def process(self) -> Verdict:
-        """The tests of one process."""
-        paths = [path for path in ("tests/unit", "tests/system") if (ROOT / path).exists()]
-        verdict, folder = self._begin("one process", 1)
-        command = [sys.executable, *self._pytest(folder), *paths]
-        return self._end(verdict, folder, command, LIMIT_PROCESS)
+    def process(self) -> list[Verdict]:
+        """The tests of one process; beside them, in another, those that mostly wait."""
+        system = sorted((ROOT / "tests" / "system").glob("test_*.py"))
+        waiting = [path for path in system if path.stem[len("test_") :].startswith(WAITING)]
+        others = [ROOT / "tests" / "unit", *(path for path in system if path not in waiting)]
+        verdicts = []
+        with ExitStack() as stack:
+            for name, paths in (("one process", others), ("waiting", waiting)):
+                verdict, folder = self._begin(name, 1)
+                said = stack.enter_context((folder / "said.txt").open("w"))
+                output = said if paths is waiting else sys.stdout  # the dots of one at a time
+                command = [sys.executable, *self._pytest(folder), *map(str, paths)]
+                process = stack.enter_context(started(command, output, self.environment))
+                verdicts.append((verdict, folder, process, time.monotonic()))
+            for verdict, folder, process, began in verdicts:
+                crash = ""
+                try:
+                    crash = ended(process.wait(LIMIT_PROCESS))
+                except subprocess.TimeoutExpired:
+                    crash = over(LIMIT_PROCESS)
+                self._judge(verdict, folder, time.monotonic() - began, crash)
+                if crash:
+                    print((folder / "said.txt").read_text(errors="replace")[-6000:], flush=True)
+        return [verdict for verdict, *_ in verdicts]
 
     def mpi(self, name: str, ranks: int, python: str) -> Verdict:
         """The tests of tests/mpi on so many ranks."""
@@ -134,20 +156,39 @@ class Runner:
     ) -> Verdict:
         began = time.monotonic()
         try:
-            status = run(command, limit, self.environment, ROOT).returncode
-            crash = f"the launch ended with status {status}" if status != 0 else ""
+            crash = ended(run(command, limit, self.environment, ROOT).returncode)
         except subprocess.TimeoutExpired:
-            crash = f"the launch was ended after its limit of {limit:.0f} s"
-        verdict.seconds = time.monotonic() - began
+            crash = over(limit)
+        self._judge(verdict, folder, time.monotonic() - began, crash, expected)
+        if crash:
+            show_last_words(folder)
+        return verdict
+
+    def _judge(
+        self,
+        verdict: Verdict,
+        folder: Path,
+        seconds: float,
+        crash: str,
+        expected: Tests | None = None,
+    ) -> None:
+        verdict.seconds = seconds
         judge(verdict, folder, expected)
         if crash:
             verdict.problems.insert(0, crash)
         if self.selection and verdict.problems == ["no test was found"]:
             verdict.problems.clear()  # nothing was asked of this launch
         show_failures(verdict)
-        if crash:
-            show_last_words(folder)
-        return verdict
+
+
+def ended(status: int) -> str:
+    """What is wrong with the exit status of a launch."""
+    return f"the launch ended with status {status}" if status != 0 else ""
+
+
+def over(limit: float) -> str:
+    """What is wrong with a launch that took too long."""
+    return f"the launch was ended after its limit of {limit:.0f} s"
 
 
 def show_failures(verdict: Verdict) -> None:

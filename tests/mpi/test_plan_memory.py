@@ -16,14 +16,14 @@ pytestmark = pytest.mark.mpi
 
 CONTEXT = 32
 LAYOUTS = [  # pipeline, schedule, zero, recompute, leaves
-    (1, "1f1b", 0, False, 16),
+    (1, "1f1b", 0, False, 8),
     (1, "1f1b", 1, True, 5),
-    (1, "1f1b", 2, False, 16),
+    (1, "1f1b", 2, False, 8),
     (1, "1f1b", 3, False, 5),
-    (2, "gpipe", 1, False, 16),
+    (2, "gpipe", 1, False, 8),
     (2, "1f1b", 1, False, 5),
-    (2, "interleaved", 3, False, 16),
-    (4, "zero-bubble", 0, True, 16),
+    (2, "interleaved", 3, False, 8),
+    (4, "zero-bubble", 0, True, 8),
     (4, "1f1b", 2, True, 5),
 ]
 
@@ -39,16 +39,16 @@ class Tokens:
 
 
 SHARED = [  # tensor, sequence, context, pipeline, zero, recompute, leaves
-    (2, False, 1, 1, 0, False, 16),
+    (2, False, 1, 1, 0, False, 8),
     (2, True, 1, 1, 1, True, 5),
-    (2, True, 1, 2, 2, False, 16),
-    (4, False, 1, 1, 1, True, 16),
-    (4, True, 1, 1, 1, False, 16),
+    (2, True, 1, 2, 2, False, 8),
+    (4, False, 1, 1, 1, True, 8),
+    (4, True, 1, 1, 1, False, 8),
     (1, False, 2, 1, 1, False, 5),
-    (1, False, 2, 1, 3, True, 16),
+    (1, False, 2, 1, 3, True, 8),
     (1, False, 4, 1, 0, False, 5),
     (2, False, 2, 1, 1, False, 5),
-    (2, True, 2, 1, 1, True, 16),
+    (2, True, 2, 1, 1, True, 8),
 ]
 
 
@@ -59,7 +59,7 @@ def test_planned_is_what_is_there(comm, layout):
     check(comm, parallel, leaves)
 
 
-@pytest.mark.parametrize(("zero", "leaves"), [(0, 16), (1, 5)])
+@pytest.mark.parametrize(("zero", "leaves"), [(0, 8), (1, 5)])
 def test_planned_is_what_is_there_by_messages(comm, zero, leaves, monkeypatch):
     """Where ranks do not reach each other's memory."""
     only_on(comm.size, 2)
@@ -92,14 +92,14 @@ def check(comm, parallel, leaves, reproducible="ranks", in_place=True):
     only_on(comm.size, 1, 2, 4)
     if comm.size % (parallel.pipeline * parallel.tensor * parallel.context):
         pytest.skip(f"{comm.size} ranks are too few")
-    batch, optim = BatchConfig(32, 2, leaves), OptimConfig()
+    batch, optim = BatchConfig(16, 2, leaves), OptimConfig()
     plain = gpt(layers=6, heads=4, width=32, context=CONTEXT, vocabulary=97)
     alone = comm.split(0)  # its scratch is that of this model
     mesh = hpcpar.Mesh(alone, **parallel.sizes(comm.size))
     model = parallelize(plain, mesh, parallel, batch, optim, reproducible)
     model.initialize(0)
     for _ in range(2):
-        model.loss_and_gradients(Tokens(), np.arange(32))
+        model.loss_and_gradients(Tokens(), np.arange(16))
         model.update.norm()
         model.update.step(1e-3, 1.0)
     axes, layout = model.axes, Layout(parallel, batch, comm.size, reproducible)

@@ -15,6 +15,8 @@ FEW = RANKS if LONG else (1, 5, 8)  # tests/mpi/test_layouts.py has these models
 KINDS = {"gpt": RANKS, "mlp": FEW, "linear": FEW}
 ORDERS = ("ranks", "off")
 SEEDS = (1, 2)
+ZERO = ("--parallel.zero", 3)
+VICTIM = Path("checkpoints") / "step-00000020" / "part-0001.safetensors"
 
 
 @pytest.fixture(scope="module")
@@ -101,39 +103,61 @@ def test_the_folder_of_a_run(straight):
     assert done.stderr == "", "no noise"
 
 
-def test_the_config_of_a_run_runs_the_same_again(straight, mpirun, tmp_path):
+RESUMED = {
+    "resumed1": (1, ()),
+    "resumed5": (5, ("--parallel.zero", 2)),
+    "resumed8": (8, ("--parallel.pipeline", 4, "--parallel.schedule", "zero-bubble")),
+}
+
+
+@pytest.fixture(scope="module")
+def later(straight, tmp_path_factory):
+    """What is made of copies of that run, in one launch: their folder, and what each said."""
+    config, run, _ = straight
+    folder = tmp_path_factory.mktemp("later")
+    for name in (*RESUMED, "damaged", "complete", "prolonged"):
+        shutil.copytree(run, folder / name)
+    for name in RESUMED:  # as if it had been killed after step 8
+        (folder / name / "summary.json").unlink()
+        for step in (16, 20):
+            shutil.rmtree(folder / name / "checkpoints" / f"step-{step:08d}")
+    victim = folder / "damaged" / VICTIM
+    content = bytearray(victim.read_bytes())
+    content[-1] ^= 1
+    victim.write_bytes(content)
+
+    resume = ("--run.resume", "true")
+    interleaved = ("--parallel.pipeline", 2, "--parallel.schedule", "interleaved")
+    runs = {name: (ranks, [*resume, *layout]) for name, (ranks, layout) in RESUMED.items()}
+    runs |= {
+        "again": (3, [run / "config.toml"]),
+        "traced": (4, [config, "--steps", 20, "--run.trace", 2, *interleaved, *ZERO]),
+        "damaged": (2, resume),
+        "complete": (1, resume),
+        "prolonged": (2, [*resume, "--steps", 22]),
+    }
+    return folder, train_all(start_mpirun, folder, runs)
+
+
+def test_the_config_of_a_run_runs_the_same_again(straight, later):
     _, run, done = straight
     assert tomllib.loads((run / "config.toml").read_text())["run"]["dir"] == ""
-    again = train(mpirun, 3, run / "config.toml", "--run.dir", tmp_path / "again")
-    assert sha256(again) == sha256(done)
+    assert sha256(later[1]["again"]) == sha256(done)
 
 
-@pytest.mark.parametrize(
-    ("ranks", "layout"),
-    [
-        (1, ()),
-        (5, ("--parallel.zero", 2)),
-        (8, ("--parallel.pipeline", 4, "--parallel.schedule", "zero-bubble")),
-    ],
-)
-def test_a_resumed_run_is_the_run_it_would_have_been(straight, mpirun, tmp_path, ranks, layout):
+@pytest.mark.parametrize("name", RESUMED)
+def test_a_resumed_run_is_the_run_it_would_have_been(straight, later, name):
     _, run, done = straight
-    copy = _copy(run, tmp_path / "copy")
-    for name in ("summary.json", "checkpoints/step-00000016", "checkpoints/step-00000020"):
-        _remove(copy / name)  # as if it had been killed after step 8
-    resumed = train(mpirun, ranks, "--run.dir", copy, "--run.resume", "true", *layout)
-    assert "continuing after step 8" in resumed.stdout
-    assert sha256(resumed) == sha256(done)
-    losses = [[(row["step"], row["loss"]) for row in metrics(folder)] for folder in (run, copy)]
+    folder, said = later
+    assert "continuing after step 8" in said[name].stdout
+    assert sha256(said[name]) == sha256(done)
+    losses = [[(row["step"], row["loss"]) for row in metrics(f)] for f in (run, folder / name)]
     assert losses[0] == losses[1]
 
 
-def test_another_layout_and_its_timeline(straight, mpirun, tmp_path):
-    config, _, done = straight
-    run = tmp_path / "run"
-    layout = ("--parallel.pipeline", 2, "--parallel.schedule", "interleaved", "--parallel.zero", 3)
-    traced = train(mpirun, 4, config, "--steps", 20, "--run.trace", 2, "--run.dir", run, *layout)
-    assert sha256(traced) == sha256(done)
+def test_another_layout_and_its_timeline(straight, later):
+    run = later[0] / "traced"
+    assert sha256(later[1]["traced"]) == sha256(straight[2])
     told = summary(run)
     assert told["layout"] == {
         "ranks": 4, "nodes": 1, "data": 2, "pipeline": 2, "tensor": 1, "zero": 3,
@@ -151,34 +175,17 @@ def test_another_layout_and_its_timeline(straight, mpirun, tmp_path):
         assert "forward" in (run / picture).read_text()
 
 
-def test_a_damaged_checkpoint_is_named_and_the_one_before_taken(straight, mpirun, tmp_path):
-    _, run, done = straight
-    copy = _copy(run, tmp_path / "copy")
-    victim = copy / "checkpoints" / "step-00000020" / "part-0001.safetensors"
-    content = bytearray(victim.read_bytes())
-    content[-1] ^= 1
-    victim.write_bytes(content)
-    resumed = train(mpirun, 2, "--run.dir", copy, "--run.resume", "true")
-    assert str(victim) in resumed.stderr
-    assert sha256(resumed) == sha256(done)
-    assert metrics(copy)[-1]["step"] == 20
+def test_a_damaged_checkpoint_is_named_and_the_one_before_taken(straight, later):
+    folder, said = later
+    assert str(folder / "damaged" / VICTIM) in said["damaged"].stderr
+    assert sha256(said["damaged"]) == sha256(straight[2])
+    assert metrics(folder / "damaged")[-1]["step"] == 20
 
 
-def test_a_complete_run_can_be_resumed_and_prolonged(straight, mpirun, tmp_path):
-    _, run, done = straight
-    copy = _copy(run, tmp_path / "copy")
-    again = train(mpirun, 1, "--run.dir", copy, "--run.resume", "true")
-    assert sha256(again) == sha256(done)
-    longer = train(mpirun, 2, "--run.dir", copy, "--run.resume", "true", "--steps", 22)
-    assert sha256(longer) != sha256(done)
+def test_a_complete_run_can_be_resumed_and_prolonged(straight, later):
+    folder, said = later
+    again, longer = said["complete"], said["prolonged"]
+    assert sha256(again) == sha256(straight[2])
+    assert sha256(longer) != sha256(straight[2])
     assert "--steps (was 20, now 22)" in longer.stderr and again.stderr == ""
-    assert metrics(copy)[-1]["step"] == 22
-
-
-def _copy(run: Path, place: Path) -> Path:
-    shutil.copytree(run, place)
-    return place
-
-
-def _remove(path: Path) -> None:
-    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    assert metrics(folder / "prolonged")[-1]["step"] == 22

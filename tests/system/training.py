@@ -3,7 +3,7 @@
 import contextlib
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from subprocess import CompletedProcess
 
@@ -82,7 +82,9 @@ def train(
     return done
 
 
-def train_all(mpirun: Mpirun, folder: Path, runs: dict[str, tuple[int, list[object]]]) -> dict:
+def train_all(
+    mpirun: Mpirun, folder: Path, runs: Mapping[str, tuple[int, Sequence[object]]]
+) -> dict:
     """Trainings in one launch, name -> ranks, arguments; what was said by name, as if of a launch.
 
     The folder of each is `folder`/name.
