@@ -45,7 +45,7 @@ def main() -> int:
     options = parse()
     console = Console(width=190)
     if options.priced:
-        curves = price_curves(options.cases, RANKS[:: 5 if options.short else 1])
+        curves = price_curves(options.cases, RANKS[:: 4 if options.short else 1])
         write(options.json, {**provenance(), "measured": False, "priced": True, "curves": curves})
         plot(options.json.with_suffix(".svg"), curves=curves)
         console.print(f"priced, not measured; written: {options.json}")

@@ -29,8 +29,8 @@ from long import LONG
 PARTS = ("process", "mpi", "mpich")
 RANKS = (1, 2, 3, 4, 8)
 MPICH_RANKS = (3, 4) if LONG else (3,)
-LIMIT_PROCESS = 3600 if LONG else 900  # seconds a launch may take
-LIMIT_MPI = 300
+LIMIT_PROCESS = 3600 if LONG else 780  # seconds a launch may take
+LIMIT_MPI = 240
 # Of tests/system: what loses ranks, nodes and jobs, stops them, or has them hang.
 WAITING = ("chaos", "flight", "launch", "monitor", "nodes", "recovery", "shrink", "slurm", "stop")
 SLOWEST = 5  # tests of each launch to name below the table

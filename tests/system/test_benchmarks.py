@@ -126,7 +126,7 @@ def test_priced_products(tmp_path):
     for curve in found["curves"]:
         assert curve["words"] >= curve["bound"] * (1 - 1e-9)
     ranks = [curve["ranks"] for curve in found["curves"]]
-    assert ranks == ([2**power for power in range(13)] if LONG else [1, 32, 1024])
+    assert ranks == ([2**power for power in range(13)] if LONG else [1, 16, 256, 4096])
 
 
 def test_layouts(tmp_path):

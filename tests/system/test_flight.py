@@ -218,7 +218,7 @@ def test_a_forked_child_does_not_keep_it_from_ending(run):
 def test_in_the_background_of_a_shell(run):
     """Which has its programs ignore the signal that ends a rank with status 3."""
     done = run("ignores").done
-    assert done.returncode == 3, done.stderr
+    assert done.returncode == 3, f"{done.returncode}: {done.stderr}"
 
 
 def test_without_a_folder_there_is_one_note_and_a_watch(run):

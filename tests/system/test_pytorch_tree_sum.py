@@ -4,13 +4,12 @@ import re
 from pathlib import Path
 
 import pytest
-from long import LONG
 
 pytestmark = [pytest.mark.peers, pytest.mark.timeout(240)]
 
 EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "pytorch_tree_sum.py"
 
-SIZES = (2, 3, 5, 8) if LONG else (2, 3, 5)  # tests/mpi/test_tree_sum.py is on 8
+SIZES = (2, 3, 5, 8)
 # The example on the first so many of the ranks, for the price of one start.
 ON_PARTS = f"""
 import sys

@@ -61,8 +61,8 @@ def test_any_order_of_sums_is_as_good_but_has_bits_of_its_own(short_runs):
 
 
 def test_ranks_without_work_are_told(short_runs):
-    said = short_runs[1]["idle"].stderr.strip()
-    assert said == "hpcpar: note: 2 ranks have no leaf of the batch to compute"
+    said = short_runs[1]["idle"].stderr
+    assert said == "hpcpar: note: 2 ranks have no leaf of the batch to compute\n", repr(said)
 
 
 def test_another_seed_is_another_run(short_runs):

@@ -20,7 +20,8 @@ __all__ = ["LocalRank", "Node", "end_launchers"]
 
 STACK_LIMIT = 1.0  # seconds for a rank to write its stack
 END_LIMIT = 2.0  # seconds for a rank to end
-FIRST_LIMIT = 0.5  # seconds for the launcher to end the others after the first
+FIRST_LIMIT = 3.0  # seconds for the launcher to end the others after the first
+ALONE_LIMIT = 0.5  # the same where it would leave them alive
 FIRST_LOOK = 1.0  # seconds without a change before a rank is looked at closely
 JOIN_LIMIT = 10.0  # seconds for a rank to be heard of
 LAUNCHER_LIMIT = 6.0  # seconds for a launcher to end after its ranks
@@ -187,11 +188,12 @@ class Node:
             if rank.rank in ranks:
                 rank.signal(signal.SIGKILL)
 
-    def end(self) -> None:
+    def end(self, recovers: bool) -> None:
         """End all ranks with exit status 3, whatever they are doing.
 
         Stopped ones first, which the launcher would let go on, or else one. At its status the
-        launcher ends the others: Open MPI's has crashed where all ended at the same moment.
+        launcher ends the others, unless the job `recovers`: Open MPI's has crashed where all ended
+        at the same moment.
         """
         living = sorted(self.living, key=lambda rank: "end" not in rank.signals)
         launchers = _hydra_proxies(living)
@@ -199,7 +201,7 @@ class Node:
             _kill(launcher, signal.SIGSTOP)
         if not launchers:
             _end([rank for rank in living if rank.state() == "stopped"] or living[:1])
-            _wait(living, FIRST_LIMIT)
+            _wait(living, ALONE_LIMIT if recovers else FIRST_LIMIT)
         _end(living)
         if not _wait(living, END_LIMIT):
             for rank in living:

@@ -80,7 +80,7 @@ class Watcher:
             if now > self.doom:
                 self.doom = math.inf
                 self.star.end()
-                self.node.end()
+                self.node.end(self.recovers)
             if now - looked >= POLL:
                 # Time in which this process did not run either is not counted as anybody's wait.
                 self._look(min(now - looked, 2 * POLL))
@@ -202,7 +202,7 @@ class Watcher:
             self.node.kill(message["kill"])
         elif "end" in message:
             self.wrong = True
-            self.node.end()
+            self.node.end(self.recovers)
         elif "sentence" in message and message["rank"] in self.asked:
             self.asked.pop(message["rank"]).offer(message)
 
@@ -259,7 +259,7 @@ class Watcher:
             with contextlib.suppress(OSError):
                 (self.folder / "hang.txt").write_text(text)
         self.star.end()
-        self.node.end()
+        self.node.end(self.recovers)
 
     def _say(self, text: str) -> None:
         with contextlib.suppress(OSError):
