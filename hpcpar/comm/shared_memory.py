@@ -36,6 +36,11 @@ class HostMemory:
     def __init__(self) -> None:
         self._descriptor = -1
 
+    @property
+    def descriptor(self) -> int:
+        """Of what was allocated, until `close`: for processes that cannot use the token."""
+        return self._descriptor
+
     def allocate(self, size: int) -> tuple[np.ndarray, bytes]:
         """Zeroed memory of `size` bytes (uint8) and its token. Raises OSError."""
         self._descriptor = os.memfd_create("hpcpar", os.MFD_CLOEXEC)

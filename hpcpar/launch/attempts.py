@@ -40,6 +40,10 @@ class Attempts:
             self.ranks, self._failures = self.ranks - 1, 0
         return True
 
+    def grow(self) -> None:
+        """As many ranks as at first are tried again."""
+        self.ranks, self._failures = self._most, 0
+
     def limit(self, ranks: int) -> bool:
         """There is room for so many; whether that is enough."""
         if ranks < self.ranks:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from hpcpar.launch.mpirun import Launch
 
-__all__ = ["Job", "adopt_orphans", "is_unfinished", "newest_step"]
+__all__ = ["Job", "adopt_orphans", "is_unfinished", "newest_step", "wants_all"]
 
 LOOK = 0.1  # seconds between two looks at the job
 ORDERLY = 10.0  # seconds that mpirun has to end its ranks
@@ -22,11 +22,14 @@ _PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 
 
 class Job:
-    """A running job, whose training writes into `folder`."""
+    """A running job, whose training writes into `folder`; `spared` is no process of it."""
 
-    def __init__(self, command: Sequence[str], environ: Mapping[str, str], folder: Path) -> None:
+    def __init__(
+        self, command: Sequence[str], environ: Mapping[str, str], folder: Path, spared: int = 0
+    ) -> None:
         self._metrics = folder / "metrics.jsonl"
         self._before = _size(self._metrics)
+        self._spared = spared
         self._launch = Launch(
             command, env=dict(environ), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -57,7 +60,7 @@ class Job:
         deadline = time.monotonic() + LINGER  # somebody may hold the pipes open
         while self._outputs.get_map() and time.monotonic() < deadline and self._pass_on(LOOK):
             pass
-        _end_orphans()
+        _end_orphans(self._spared)
         for key in list(self._outputs.get_map().values()):
             self._outputs.unregister(key.fileobj)
         for pipe in (self._launch.process.stdout, self._launch.process.stderr):
@@ -117,15 +120,23 @@ def newest_step(folder: Path) -> int:
     return 0
 
 
+def wants_all(folder: Path) -> bool:
+    """Whether the run has stopped for lost ranks to be started again: its last event says so."""
+    with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
+        last = (folder / "events.jsonl").read_text().splitlines()[-1]
+        return bool(json.loads(last)["kind"] == "regrow")
+    return False
+
+
 def is_unfinished(folder: Path) -> bool:
     """Whether there is a run that has not come to its end."""
     return (folder / "config.toml").is_file() and not (folder / "summary.json").is_file()
 
 
-def _end_orphans() -> None:
+def _end_orphans(spared: int) -> None:
     """What is left of a job on this node has some time, and is killed then."""
     began = time.monotonic()
-    while (children := _children()) and time.monotonic() - began < LINGER + ORDERLY:
+    while (children := _children(spared)) and time.monotonic() - began < LINGER + ORDERLY:
         if time.monotonic() - began > LINGER:
             for child in children:
                 with contextlib.suppress(ProcessLookupError):
@@ -136,9 +147,9 @@ def _end_orphans() -> None:
         time.sleep(0.01)
 
 
-def _children() -> list[int]:
+def _children(spared: int) -> list[int]:
     children = []
-    for name in filter(str.isdigit, os.listdir("/proc")):
+    for name in {*filter(str.isdigit, os.listdir("/proc"))} - {str(spared)}:
         with contextlib.suppress(OSError):
             stat = Path("/proc", name, "stat").read_text().rpartition(")")[2].split()
             if int(stat[1]) == os.getpid():  # state, parent

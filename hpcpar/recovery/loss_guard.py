@@ -85,7 +85,7 @@ class LossGuard:
 
     def _pass_over(self, step: int) -> None:
         crew, comm = self._crew, self._model.comm
-        crew.skip(step)
+        crew.skip(step, goes_back=self._target is not None)
         if self._target is None:
             crew.events.note("skipped", f"step {step}: {self._why}; it is skipped", step, comm)
             return

@@ -39,6 +39,7 @@ class Monitor:
         self._model, self._folder, self._every, self._events = model, folder, every, events
         self._spent, self._steps = dict.fromkeys(SPENT, 0.0), 0
         self._slow: dict[int, float] = {}
+        self._before: dict[int, float] = {}  # who was slow at the last look
         self._hosts = agree(model.comm, socket.gethostname()) if every else []
 
     def step(self, step: int, spent: Mapping[str, float]) -> None:
@@ -64,7 +65,10 @@ class Monitor:
             numbers = {k: None if n < 0 else int(n) for k, n in zip(OTHER, other, strict=True)}
             ranks.append({"host": host, **numbers, **dict(zip(SPENT, seconds, strict=True))})
         works = [Work(rank["place"], rank["compute"], rank["micros"]) for rank in ranks]
-        slow = stragglers(works, self._slow)
+        found = stragglers(works, self._slow)
+        # Once may be chance.
+        slow = {r: ratio for r, ratio in found.items() if r in self._before or r in self._slow}
+        self._before = found
         for number in sorted(slow.keys() ^ self._slow.keys()):
             ratio, rank = slow.get(number), ranks[number]
             how = f"{ratio:.1f} times as long as the others" if ratio else "like the others again"

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from launch import run, start_mpirun
-from training import metrics, sha256
+from training import metrics, sha256, summary
 
 from hpcpar.errors import EXIT_REQUEUE
 
@@ -43,8 +43,12 @@ def left(folder: Path) -> list[str]:
     return found
 
 
+def processes() -> list[str]:
+    return list(filter(str.isdigit, os.listdir("/proc")))
+
+
 def working_in(folder: Path):
-    for name in filter(str.isdigit, os.listdir("/proc")):
+    for name in processes():
         with contextlib.suppress(OSError):
             if os.readlink(f"/proc/{name}/cwd") == str(folder):
                 yield Path("/proc", name, "cmdline").read_text()
@@ -55,18 +59,44 @@ def training(python: Path | str, what: str, config: Path, *more: object) -> list
     return ["--", python, PROGRAM, what, config, *arguments]
 
 
-@pytest.mark.parametrize("python", [sys.executable, MPICH_PYTHON], ids=["openmpi", "mpich"])
-def test_a_killed_rank_costs_the_steps_since_the_checkpoint(tmp_path, config, undisturbed, python):
+@pytest.mark.parametrize(
+    ("python", "recovery", "after"),
+    [
+        pytest.param(sys.executable, "relaunch", 7, id="memory"),
+        pytest.param(MPICH_PYTHON, "relaunch", 7, id="memory, mpich"),
+        pytest.param(sys.executable, "none", 5, id="disk"),
+    ],
+)
+def test_a_killed_rank(tmp_path, config, undisturbed, python, recovery, after):
+    """It costs no step where the state is in memory, else those since the checkpoint."""
     if not Path(python).exists():
         pytest.skip("there is no .venv-mpich (make mpich makes it)")
-    program = training(python, "1@8:SIGKILL", config, "--recovery", "relaunch")
-    done = launch(tmp_path, "-n", 2, *program, python=python)
+    layout = ("--parallel.pipeline", 2, "--parallel.zero", 1)
+    program = training(python, "1@8:SIGKILL", config, "--recovery", recovery, *layout)
+    done = launch(tmp_path, "-n", 4, *program, python=python)
     assert done.returncode == 0, done.stderr
     (said,) = told(done)
-    assert "after step 7: it is started again on 2 ranks" in said
-    assert "continuing after step 5" in done.stdout and sha256(done) == undisturbed(STEPS)
+    assert "after step 7: it is started again on 4 ranks" in said
+    assert f"continuing after step {after}" in done.stdout and sha256(done) == undisturbed(STEPS)
     (folder,) = (tmp_path / "runs").iterdir()  # which launch has chosen
     assert [row["step"] for row in metrics(folder)] == list(range(1, STEPS + 1))
+    assert not keepers(), "it ends with launch"
+
+
+def test_lost_ranks_are_taken_in_again_at_the_next_checkpoint(tmp_path, config, undisturbed):
+    program = training(sys.executable, "1@3:SIGKILL", config, "--recovery", "shrink")
+    done = launch(tmp_path, "-n", 3, *program, "--run.dir", "run")
+    assert done.returncode == 0, done.stderr
+    assert told(done) == [
+        "hpcpar launch: lost ranks are taken in again after step 5: 3 ranks are started"
+    ]
+    lines = (tmp_path / "run" / "events.jsonl").read_text().splitlines()
+    kinds = [json.loads(line)["kind"] for line in lines]
+    assert [kind for kind in kinds if kind not in ("checkpoint", "straggler")] == [
+        "start", "lost", "shrink", "regrow", "resumed", "finished",
+    ]  # fmt: skip
+    assert summary(tmp_path / "run")["layout"]["ranks"] == 3
+    assert sha256(done) == undisturbed(STEPS)
 
 
 def test_restarts_without_a_new_step_are_bounded(tmp_path, config):
@@ -132,8 +162,24 @@ def test_the_benchmark_measures_a_restart(tmp_path):
     program = [sys.executable, str(ROOT / "benchmarks" / "relaunch.py"), "--short"]
     done = run([*program, "--json", str(report)], 60, env={"PYTHONPATH": str(ROOT)}, capture=True)
     assert done.returncode == 0, done.stderr
-    (row,) = json.loads(report.read_text())["rows"]
-    assert 0 < row["next_step"] <= row["lost_step"] and "next step: median" in done.stdout
+    memory, disk = json.loads(report.read_text())["rows"]
+    assert (memory["from"], disk["from"]) == ("memory", "disk")
+    assert all(0 < row["next_step"] <= row["new_step"] for row in (memory, disk))
+    assert "from memory, next step: median" in done.stdout
+
+
+def keepers() -> list[str]:
+    """The processes that hold memory, ten seconds later at most."""
+    deadline = time.monotonic() + 10
+    while (found := [pid for pid in processes() if is_keeper(pid)]) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return found
+
+
+def is_keeper(pid: str) -> bool:
+    with contextlib.suppress(OSError):
+        return b"hpcpar.apart.keeper" in Path("/proc", pid, "cmdline").read_bytes()
+    return False
 
 
 def told(done: subprocess.CompletedProcess[str]) -> list[str]:

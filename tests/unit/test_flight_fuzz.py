@@ -6,7 +6,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from long import LONG
 
-from hpcpar.comm.flight.links import LONGEST, Line
+from hpcpar.apart.links import LONGEST, Line
 
 EXAMPLES = 10_000 if LONG else 300
 ANY = settings(

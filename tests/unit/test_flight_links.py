@@ -8,8 +8,8 @@ import threading
 
 import pytest
 
+from hpcpar.apart.links import Line, addresses, peer, proof
 from hpcpar.comm.flight import signals
-from hpcpar.comm.flight.links import Line, addresses, peer, proof
 
 
 @pytest.fixture

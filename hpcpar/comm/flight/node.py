@@ -8,10 +8,10 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from hpcpar.apart.links import Line, Message
 from hpcpar.comm.flight import layout
 from hpcpar.comm.flight.folder import recorder_name, remove, stack_name
 from hpcpar.comm.flight.layout import decode, pulse
-from hpcpar.comm.flight.links import Line, Message
 from hpcpar.comm.flight.rows import Row, make_row, missing_row
 from hpcpar.comm.flight.signals import END_SIGNAL, STACK_SIGNAL, frames, position
 from hpcpar.comm.flight.verdict import Key

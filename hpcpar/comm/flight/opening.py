@@ -14,6 +14,8 @@ from pathlib import Path
 import numpy as np
 from mpi4py import MPI
 
+from hpcpar.apart.links import addresses, listen
+from hpcpar.apart.start import start_apart
 from hpcpar.comm.flight import signals
 from hpcpar.comm.flight.flight import Flight, GroupInfo
 from hpcpar.comm.flight.folder import (
@@ -26,9 +28,8 @@ from hpcpar.comm.flight.folder import (
     sweep,
 )
 from hpcpar.comm.flight.layout import ranges_text
-from hpcpar.comm.flight.links import addresses
 from hpcpar.comm.flight.recorder import Recorder
-from hpcpar.comm.flight.watch import Watch, listen, start_watcher
+from hpcpar.comm.flight.watch import Watch
 
 __all__ = ["end_all", "leave", "open_flight"]
 
@@ -208,11 +209,12 @@ def _share_plan(mpi_comm: MPI.Intracomm, door: socket.socket | None) -> dict:
 def _start(config: dict, name: str, door: socket.socket | None) -> str:
     """Start this node's watcher; why that failed, or nothing."""
     try:
-        with listen(name) as listener:
+        with listen(f"flight-{name}") as listener:
             listeners = [listener] if door is None else [listener, door]
             config["rank_socket"] = listener.fileno()
             config["head_socket"] = None if door is None else door.fileno()
-            _PROCESS.watchers.append(start_watcher(config, listeners))
+            process = start_apart("hpcpar.comm.flight.watcher", config, listeners)
+            _PROCESS.watchers.append(process)
     except (OSError, ValueError) as error:
         return f"no watchdog: {error}"
     finally:

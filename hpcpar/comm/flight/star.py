@@ -10,7 +10,7 @@ import socket
 import time
 from typing import Any
 
-from hpcpar.comm.flight.links import MALFORMED, Line, Message, proof
+from hpcpar.apart.links import MALFORMED, Line, Message, proof
 from hpcpar.comm.flight.rows import Row, from_json
 
 __all__ = ["Star", "reach"]

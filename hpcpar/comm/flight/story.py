@@ -2,7 +2,7 @@
 
 import time
 
-from hpcpar.comm.flight.links import Message
+from hpcpar.apart.links import Message
 from hpcpar.comm.flight.rows import Row
 from hpcpar.comm.flight.verdict import Key
 

@@ -19,10 +19,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from hpcpar.apart.links import MALFORMED, Line, Message, peer
 from hpcpar.comm.flight.beats import Beats, suspects
 from hpcpar.comm.flight.folder import sweep
 from hpcpar.comm.flight.layout import read_ranges
-from hpcpar.comm.flight.links import MALFORMED, Line, Message, peer
 from hpcpar.comm.flight.node import LocalRank, Node, end_launchers
 from hpcpar.comm.flight.rows import Row, missing_row, to_json
 from hpcpar.comm.flight.star import Star, reach

@@ -3,11 +3,12 @@
 import contextlib
 import hashlib
 import json
+import os
 import socket
 import struct
 from typing import Any
 
-__all__ = ["MALFORMED", "Line", "addresses", "peer", "proof"]
+__all__ = ["MALFORMED", "Line", "addresses", "connect", "listen", "peer", "proof"]
 
 Message = dict[str, Any]
 
@@ -94,6 +95,28 @@ def _parse(line: bytes) -> Message | None:
     except (ValueError, RecursionError):
         return None
     return message if isinstance(message, dict) else None
+
+
+def listen(name: str) -> socket.socket:
+    """A socket for the processes of this node: it has a name, but no file."""
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(f"\0hpcpar-{name}")
+    listener.listen(4096)
+    return listener
+
+
+def connect(name: str) -> Line:
+    """A line to who listens under this name; raises OSError where nobody does, or another user."""
+    connection = socket.socket(socket.AF_UNIX)
+    try:
+        connection.settimeout(SEND_LIMIT)
+        connection.connect(f"\0hpcpar-{name}")
+        if peer(connection)[1] != os.getuid():
+            raise OSError(f"another user has taken the name of the socket hpcpar-{name}")
+    except OSError:
+        connection.close()
+        raise
+    return Line(connection)
 
 
 def proof(token: str, nonce: str, side: str) -> str:
