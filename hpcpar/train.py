@@ -51,7 +51,7 @@ def train(config: Config, crew: Crew, comm: Communicator) -> None:
     mesh = Mesh(comm, **sizes)
     model = parallelize(plain, mesh, parallel, config.batch, config.optim, config.reproducible)
     sampler = Sampler(len(dataset.train), config.batch.size, config.seed)
-    audit = Audit(model, config.audit, repeats=crew.survives)
+    audit = Audit(model, config.audit, crew.survives, crew.events)
     for words in [*model.notes, *audit.notes]:
         note(words, comm)
     folder, start = begin(config, crew, model, numerics, dataset.digest)

@@ -15,9 +15,9 @@ import numpy as np
 from mpi4py import MPI
 
 from hpcpar.comm import agree
-from hpcpar.entry import note
 from hpcpar.errors import AuditError
 from hpcpar.parallel.holdings import Holdings
+from hpcpar.recovery.events import Events
 from hpcpar.recovery.record import COLUMNS, Witnessed, first_differences, read
 from hpcpar.recovery.turns import Turn, turn_of
 from hpcpar.recovery.verdict import Attempt, Verdict, judge, next_to_compute
@@ -36,12 +36,19 @@ class Audit:
     """Every `every` steps one leaf is audited; 0 for never.
 
     `repeats`: whether a step in which a fault was found that passes is computed again: three times,
-    for a rank that has such faults again and again is no good.
+    for a rank that has such faults again and again is no good. `events` is told of it.
 
     >>> loss = audit.loss_and_gradients(step, part, indices)    # the model's, and audited
     """
 
-    def __init__(self, model: "ParallelModel", every: int, repeats: bool = False) -> None:
+    def __init__(
+        self,
+        model: "ParallelModel",
+        every: int,
+        repeats: bool = False,
+        events: Events | None = None,
+    ) -> None:
+        self._events = events or Events()
         self._model, self._every, self._axes = model, every, model.axes
         self._repeats = MOST_REPEATS if repeats else 0
 
@@ -67,7 +74,8 @@ class Audit:
             except AuditError as error:
                 if error.lasting:
                     raise
-                note(f"{error}; the step is computed once more", self._model.comm)
+                again = f"{error}; the step is computed once more"
+                self._events.note("audit", again, step, self._model.comm)
         return self._audited(step, part, indices)
 
     def _audited(self, step: int, part: "Part", indices: np.ndarray) -> float:

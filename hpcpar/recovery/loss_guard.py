@@ -15,7 +15,7 @@ from hpcpar.entry import note
 from hpcpar.errors import UserError
 from hpcpar.parallel.beginning import set_first_weights
 from hpcpar.recovery.crew import Crew
-from hpcpar.recovery.spikes import MOST_IN_VAIN, History, why_spike
+from hpcpar.recovery.spikes import MOST_IN_VAIN, MOST_SKIPPED, History, why_spike
 
 if TYPE_CHECKING:
     from hpcpar.config import Config
@@ -71,6 +71,11 @@ class LossGuard:
             if optim.on_spike == "stop":
                 raise UserError(f"step {step}: {self._why}; lower --optim.lr")
             marks["skipped"] = True
+            if optim.on_spike == "skip" and history.skipped_in_a_row >= MOST_SKIPPED:
+                raise UserError(
+                    f"step {step}: {self._why}; the {MOST_SKIPPED} steps before were skipped as "
+                    "well: lower --optim.lr"
+                )
         if self._why and optim.on_spike == "rollback":
             self._target = marks["rolled_back_to"] = self._find(step)
         history.add({"step": step, "gradient_norm": norm} | marks)

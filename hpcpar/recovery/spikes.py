@@ -6,11 +6,12 @@ from math import isfinite
 from statistics import median
 from typing import Any
 
-__all__ = ["FEWEST", "MOST_IN_VAIN", "WINDOW", "History", "why_spike"]
+__all__ = ["FEWEST", "MOST_IN_VAIN", "MOST_SKIPPED", "WINDOW", "History", "why_spike"]
 
 WINDOW = 32  # applied steps whose norms are looked at
 FEWEST = 8  # of them; before, only numbers that are not finite are spikes
 MOST_IN_VAIN = 3  # rollbacks without a new checkpoint in between
+MOST_SKIPPED = 20  # steps in a row
 
 
 def why_spike(norms: Sequence[float], loss: float, norm: float, factor: float) -> str:
@@ -37,10 +38,14 @@ class History:
     """
 
     def __init__(
-        self, norms: Iterable[Sequence[Any]] = (), rollbacks: Iterable[Sequence[int]] = ()
+        self,
+        norms: Iterable[Sequence[Any]] = (),
+        rollbacks: Iterable[Sequence[int]] = (),
+        skipped: Iterable[int] = (),
     ) -> None:
         self._norms = [(int(step), float(norm)) for step, norm in norms]
         self._rollbacks = [(int(step), int(target)) for step, target in rollbacks]
+        self._skipped = [int(step) for step in skipped]
 
     @classmethod
     def of_rows(cls, rows: Iterable[Mapping[str, Any]]) -> "History":
@@ -56,7 +61,10 @@ class History:
         if "rolled_back_to" in row:
             self._rollbacks.append((row["step"], row["rolled_back_to"]))
             del self._rollbacks[: -MOST_IN_VAIN - 1]
-        elif not row.get("skipped"):
+        elif row.get("skipped"):
+            self._skipped.append(row["step"])
+            del self._skipped[: -MOST_SKIPPED - 1]
+        else:
             self._norms.append((row["step"], row["gradient_norm"]))
             del self._norms[: -WINDOW - 1]
 
@@ -65,12 +73,27 @@ class History:
         return History(
             [entry for entry in self._norms if entry[0] <= step],
             [entry for entry in self._rollbacks if entry[0] <= step],
+            [entry for entry in self._skipped if entry <= step],
         )
 
     @property
     def last(self) -> int:
         """The last step that it knows something of."""
-        return max([0, *(step for step, _ in self._norms[-1:] + self._rollbacks[-1:])])
+        return max([0, *self._skipped[-1:], *self._applied[-1:], *self._returns[-1:]])
+
+    @property
+    def skipped_in_a_row(self) -> int:
+        """Steps, at most MOST_SKIPPED + 1, since one was applied or the run went back."""
+        before = max([0, *self._applied[-1:], *self._returns[-1:]])
+        return sum(step > before for step in self._skipped)
+
+    @property
+    def _applied(self) -> list[int]:
+        return [step for step, _ in self._norms]
+
+    @property
+    def _returns(self) -> list[int]:
+        return [step for step, _ in self._rollbacks]
 
     @property
     def norms(self) -> list[float]:
@@ -91,7 +114,7 @@ class History:
 
     def to_json(self) -> str:
         """All of it."""
-        return json.dumps([self._norms, self._rollbacks])
+        return json.dumps([self._norms, self._rollbacks, self._skipped])
 
     @classmethod
     def from_json(cls, text: str) -> "History":

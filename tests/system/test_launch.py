@@ -7,6 +7,8 @@ two or three jobs each.
 import contextlib
 import json
 import os
+import random
+import re
 import subprocess
 import sys
 import time
@@ -14,6 +16,7 @@ from pathlib import Path
 
 import pytest
 from launch import run, start_mpirun
+from long import LONG
 from training import metrics, sha256, summary
 
 from hpcpar.errors import EXIT_REQUEUE
@@ -81,6 +84,25 @@ def test_a_killed_rank(tmp_path, config, undisturbed, python, recovery, after):
     (folder,) = (tmp_path / "runs").iterdir()  # which launch has chosen
     assert [row["step"] for row in metrics(folder)] == list(range(1, STEPS + 1))
     assert not keepers(), "it ends with launch"
+
+
+@pytest.mark.skipif(not LONG, reason="in the long form only (make chaos)")
+@pytest.mark.parametrize("seed", range(5))
+def test_any_rank_is_killed_again_and_again(tmp_path, config, undisturbed, seed):
+    """Four times in a run; with the state in memory no step is lost."""
+    draw = random.Random(seed)
+    ranks, *layout = draw.choice([(5, "zero", 0), (4, "zero", 3), (4, "pipeline", 2)])
+    steps = sorted(draw.sample(range(2, STEPS + 1), 4))
+    blows = ",".join(f"{draw.randrange(ranks)}@{step}:SIGKILL" for step in steps)
+    layout = (f"--parallel.{layout[0]}", layout[1])
+    program = training(sys.executable, blows, config, "--recovery", "relaunch", *layout)
+    done = launch(tmp_path, "-n", ranks, *program)
+    assert done.returncode == 0, f"{blows}: {done.stderr}"
+    found = [int(step) for step in re.findall(r"^continuing after step (\d+)", done.stdout, re.M)]
+    assert found == [step - 1 for step in steps], blows
+    assert sha256(done) == undisturbed(STEPS)
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert [row["step"] for row in metrics(folder)] == list(range(1, STEPS + 1))
 
 
 def test_lost_ranks_are_taken_in_again_at_the_next_checkpoint(tmp_path, config, undisturbed):

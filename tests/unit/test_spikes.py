@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpcpar.recovery.spikes import FEWEST, MOST_IN_VAIN, WINDOW, History, why_spike
+from hpcpar.recovery.spikes import FEWEST, MOST_IN_VAIN, MOST_SKIPPED, WINDOW, History, why_spike
 from hpcpar.recovery.stragglers import BEGINS, ENDS, Work, stragglers
 
 NORMS = st.lists(st.floats(1e-3, 1e3), max_size=WINDOW)
@@ -56,6 +56,9 @@ def test_a_history_is_the_same_wherever_it_comes_from(rows, data):
     assert step_by_step.norms == whole.norms and step_by_step.last == whole.last
     applied = [row["gradient_norm"] for row in rows if "skipped" not in row]
     assert whole.norms == applied[-WINDOW:]
+    kinds = [row.get("skipped", False) and "rolled_back_to" not in row for row in reversed(rows)]
+    in_a_row = min([*kinds, False].index(False), MOST_SKIPPED + 1)
+    assert step_by_step.skipped_in_a_row == whole.skipped_in_a_row == in_a_row
     for target in range(len(rows) + 1):
         found = [min(history.in_vain(target), MOST_IN_VAIN) for history in (step_by_step, whole)]
         assert found[0] == found[1]
