@@ -28,6 +28,7 @@ from hpcpar.nn import ModelConfig, complete_model
 from hpcpar.optim import OptimConfig
 from hpcpar.parallel.config import PLANNED, BatchConfig, ParallelConfig
 from hpcpar.run import RunConfig
+from hpcpar.sync.config import SyncConfig
 from hpcpar.threads import rank_threads
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ class Config:
         timeout: Seconds before a wait for other ranks counts as a hang.
         recovery: What happens when a rank is lost: none ends the run; shrink goes on without it, on
             an MPI that can (mpirun --with-ft ulfm); relaunch ends it for python -m hpcpar launch,
-            which starts it again from the newest checkpoint.
+            which starts it again from its state in memory.
         audit: Steps between two audits: another rank then computes a part of the gradient again,
             and one that computes wrongly is named; 0 for none.
     """
@@ -87,6 +88,7 @@ class Config:
     batch: BatchConfig = field(default_factory=BatchConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
+    sync: SyncConfig = field(default_factory=SyncConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     run: RunConfig = field(default_factory=RunConfig)
 
@@ -280,7 +282,9 @@ _RANGES: dict[str, tuple[float, float]] = {
     "parallel.tensor": (1, math.inf), "parallel.tiles": (1, 1 << 16),
     "checkpoint.every": (0, math.inf), "checkpoint.keep": (1, math.inf),
     "run.evaluate_every": (0, math.inf), "run.evaluate_samples": (0, math.inf),
-    "run.trace": (0, 1000), "run.monitor_every": (0, math.inf), "optim.spike": (0, math.inf),
+    "sync.servers": (0, math.inf), "sync.staleness": (0, math.inf), "sync.every": (1, math.inf),
+    "sync.outer_momentum": (0, 1), "optim.spike": (0, math.inf),
+    "run.trace": (0, 1000), "run.monitor_every": (0, math.inf),
 }  # fmt: skip
 
 
@@ -291,7 +295,7 @@ def _check(config: Config) -> None:
         if not least <= values[key] <= most:
             limit = f"at least {least:g}" if values[key] < least else f"at most {most:g}"
             raise UserError(f"--{key} is {values[key]}; it must be {limit}")
-    for key in ("timeout", "optim.lr"):
+    for key in ("timeout", "optim.lr", "sync.outer_lr"):
         if not 0 < values[key] < math.inf:
             raise UserError(f"--{key} is {values[key]}; it must be a number above 0")
     if 0 < config.optim.spike < 1:

@@ -7,26 +7,23 @@
 The last line on standard output is the hash of the weights: the same on any number of ranks.
 """
 
-import hpcpar.threads  # isort: skip  (before NumPy is loaded: it limits the BLAS)
-
 import sys
 
 from hpcpar import checkpoint
-from hpcpar.comm import Communicator, agree, compare_ranks, together
+from hpcpar.comm import Communicator, together
 from hpcpar.config import Config, share_config
-from hpcpar.data import Sampler, open_data
+from hpcpar.data import Sampler
 from hpcpar.entry import note, run_ranks
-from hpcpar.errors import UserError
-from hpcpar.fingerprint import differences, fingerprint, weights_sha256
+from hpcpar.fingerprint import weights_sha256
 from hpcpar.mesh import Mesh
-from hpcpar.nn import build_model, fit_data
+from hpcpar.opening import begin, due, open_all, same_numerics
 from hpcpar.optim import clip_scale, learning_rate
-from hpcpar.parallel import ParallelModel, parallelize
-from hpcpar.parallel.beginning import set_first_weights
+from hpcpar.parallel import parallelize
 from hpcpar.parallel.choose import choose
-from hpcpar.parallel.state import collect, compare_copies, shapes
+from hpcpar.parallel.state import collect, compare_copies
 from hpcpar.recovery import Audit, Crew, LossGuard, Monitor
-from hpcpar.run import Report, RunFolder, Trace, replayable
+from hpcpar.run import Report, Trace, replayable
+from hpcpar.serve import train_with_servers
 
 
 def train(config: Config, crew: Crew, comm: Communicator) -> None:
@@ -37,10 +34,7 @@ def train(config: Config, crew: Crew, comm: Communicator) -> None:
     numerics = same_numerics(config, comm)
 
     # Every rank opens the same data and builds the same model; `parallelize` shares it out.
-    dataset = open_data(config.data, config.model.context, comm)
-    with together(comm):
-        config.model = fit_data(config.model, dataset)
-        plain = build_model(config.model, dataset)
+    dataset, plain = open_all(config, comm)
     parallel, plan = choose(
         plain, comm, crew.parallel, config.batch, config.optim, config.reproducible
     )
@@ -99,75 +93,14 @@ def train(config: Config, crew: Crew, comm: Communicator) -> None:
     mesh.close()
 
 
-def same_numerics(config: Config, comm: Communicator) -> dict[str, str]:
-    """What the bits depend on; the ranks are told where they differ in it. Collective."""
-    hpcpar.threads.limit_threads(config.threads)
-    numerics = fingerprint(comm.device, config.threads, config.precision)
-    for difference in compare_ranks(comm, numerics):
-        if config.reproducible == "layout" or config.audit:
-            exact = "--audit" if config.audit else "--reproducible layout"
-            raise UserError(f"{difference}: {exact} cannot keep its promise here")
-        note(f"{difference}: the bits may depend on who computes what", comm)
-    return numerics
-
-
-def begin(
-    config: Config, crew: Crew, model: ParallelModel, numerics: dict[str, str], data: str
-) -> tuple[RunFolder | None, int]:
-    """The run's folder (on rank 0), and the step after which it begins; sets the weights.
-
-    After the loss of a rank that is the step that the others stand after. A resumed run continues
-    from its newest whole checkpoint, on any layout.
-    """
-    comm, kinds = model.comm, model.update.optimizer.kinds
-    folder, saved, rescued = None, None, crew.restore(model)
-    with together(comm):
-        if comm.rank == 0:
-            folder = RunFolder.claim(config.run)
-    resume = config.run.resume and not rescued
-    if resume:
-        saved = checkpoint.find_latest(comm, folder.checkpoints if folder else None, note)
-    with together(comm):
-        if folder:
-            if saved:
-                facts = saved.facts
-                if facts.data != data:
-                    raise UserError(
-                        f"the data of the run in {folder.path} has changed since its start"
-                    )
-                if facts.step > config.steps:
-                    raise UserError(
-                        f"the run in {folder.path} has {facts.step} steps: raise --steps"
-                    )
-                checkpoint.check_fit(saved, shapes(model), kinds)
-                for difference in differences(dict(facts.fingerprint), numerics):
-                    if config.reproducible == "layout":
-                        raise UserError(
-                            f"the run in {folder.path} was computed elsewhere ({difference}): "
-                            "--reproducible layout cannot keep its promise here"
-                        )
-                    note(f"the bits may differ from an undisturbed run's: {difference}")
-            if resume and not saved:
-                note(f"there is nothing to resume in {folder.path}: starting at step 0")
-            before = saved.facts.step if saved else 0
-            folder.start(config, crew.step - 1 if rescued else before)
-    start = crew.step if rescued else checkpoint.restore(model, saved)
-    if not start and not rescued:
-        set_first_weights(model, config.model.init_from, config.seed)
-    crew.begin(folder, start)
-    config.run.dir = agree(comm, str(folder.path) if folder else None)[0] or ""
-    config.run.resume = True  # whoever begins again goes on with it
-    return folder, start
-
-
-def due(step: int, every: int, last: int) -> bool:
-    """Whether something that happens every `every` steps, and at the end, happens after `step`."""
-    return step == last or (every > 0 and step % every == 0)
-
-
 def main(arguments: list[str], world: Communicator) -> None:
     config = share_config(world, arguments)
     with Communicator(device=config.device, timeout=config.timeout) as comm:
+        with together(comm):
+            config.sync.check(comm.size)
+        if config.sync.servers:
+            train_with_servers(config, comm)
+            return
         crew = Crew(config, comm)
         crew.work(lambda comm: train(config, crew, comm))
 

@@ -79,7 +79,10 @@ class Subtotals:
         The array is written: it belongs to the sum from now on. None is a leaf without a value: its
         sibling goes on as it is.
         """
-        node = Node(0, leaf)
+        self.add_root(Node(0, leaf), array)
+
+    def add_root(self, node: Node, array: Array | None) -> None:
+        """The same with a complete subtree, which was added up elsewhere."""
         while (width := 1 << node.level) < self.leaves:
             left, right = node.index & ~1, node.index | 1
             if right * width < self.leaves:  # the sibling exists: wait for it, or add it

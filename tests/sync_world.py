@@ -7,8 +7,9 @@ what they had posted still arrives, and the others learn of it sooner or later.
 import heapq
 import json
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from hpcpar.sync.roles import Roles
@@ -26,32 +27,32 @@ class Ledger:
         self.applied: list[list[int]] = []
         self.added: list[list[int]] = []
 
-    def total(self, pushes):
+    def total(self, pushes: Sequence[Payload]) -> int:
         self.added = [list(push.arrays[0]) for push in pushes]
         return len(pushes)
 
-    def apply(self, clock, pushes, parts):
+    def apply(self, clock: int, pushes: Sequence[Payload], parts: Sequence[Any]) -> int:
         assert self.added == [list(push.arrays[0]) for push in pushes]
         assert all(part == len(pushes) for part in parts)
         self.applied += self.added
         return clock
 
-    def apply_one(self, push):
+    def apply_one(self, push: Payload) -> None:
         self.applied.append(list(push.arrays[0]))
 
-    def weights(self):
+    def weights(self) -> list[Any]:
         return [self.applied]
 
-    def load(self, words, arrays):
-        pass
+    def load(self, words: Any, arrays: Any) -> None:
+        """There is nothing to begin with."""
 
-    def fetch(self, words):
+    def fetch(self, words: Any) -> list[Any]:
         return [self.applied]
 
-    def state(self):
+    def state(self) -> list[Any]:
         return [self.applied]
 
-    def set_state(self, clock, arrays):
+    def set_state(self, clock: int, arrays: Sequence[Any]) -> None:
         self.applied = list(arrays[0])
 
 
@@ -77,7 +78,7 @@ class World:
         self.events: list[tuple[float, int, Callable[[], None]]] = []
         self.arrivals: dict[tuple[int, int], float] = {}
         self.finished: set[int] = set()
-        self.busy: dict[int, list] = {}
+        self.busy: dict[int, list[Any]] = {}
         self.roles = roles = Roles(self.workers, self.servers)
         ordered = self.staleness is not None
         self.ranks: dict[int, Any] = {
@@ -90,7 +91,7 @@ class World:
             )
         self.waiting = {w: self._work(self.ranks[w], w) for w in range(self.workers)}
         for worker in self.waiting:
-            self._later(0, lambda worker=worker: self._resume(worker, None))
+            self._later(0, partial(self._resume, worker, None))
         victims = list(range(self.workers, self.workers + self.servers))
         self.victims = self.random.sample(victims, self.kills)
         self._later(self.random.random() * self.clocks / 2, self._strike)
@@ -99,7 +100,7 @@ class World:
             happen()
         return self
 
-    def _work(self, worker, rank):
+    def _work(self, worker: Worker, rank: int) -> Generator[Any, Any, None]:
         """What a worker does; where it waits for letters it yields ranks, to compute, seconds."""
         worker.load(0, [{}] * self.servers, [[]] * self.servers)
         for clock in range(1, self.clocks + 1):
@@ -113,7 +114,7 @@ class World:
         self.on_pull(rank, self.clocks + 1, version, [arrays[0] for arrays in weights])
         worker.end()
 
-    def _resume(self, rank, heard):
+    def _resume(self, rank: int, heard: Any) -> None:
         try:
             wanted = self.waiting[rank].send(heard)
         except StopIteration:
@@ -123,14 +124,14 @@ class World:
             self.busy[rank] = []
             self._later(wanted, lambda: self._wake(rank))
 
-    def _wake(self, rank):
+    def _wake(self, rank: int) -> None:
         """It has computed; what came meanwhile it hears when it asks for letters."""
         kept = self.busy.pop(rank)
         self._resume(rank, None)
         for heard in kept:
             self._deliver(rank, heard)
 
-    def _deliver(self, rank, heard):
+    def _deliver(self, rank: int, heard: Any) -> None:
         if rank in self.lost or rank in self.finished:
             return
         if rank >= self.workers:
@@ -140,8 +141,8 @@ class World:
         else:
             self._resume(rank, heard)
 
-    def _poster(self, source):
-        def post(to, words, *arrays):
+    def _poster(self, source: int) -> Callable[..., None]:
+        def post(to: int, words: Any, *arrays: Any) -> None:
             if source in self.lost:
                 return
             letter = source, json.loads(json.dumps(words)), json.loads(json.dumps(arrays))
@@ -151,7 +152,7 @@ class World:
 
         return post
 
-    def _strike(self):
+    def _strike(self) -> None:
         """Kill the next one, as soon as every range has two holders, or the only one left."""
         if not self.victims or len(self.finished) == self.workers:
             return
@@ -161,26 +162,26 @@ class World:
             for rank in self.ranks:
                 if rank not in self.lost:
                     when = self.random.expovariate(2.0)
-                    self._later(when, lambda rank=rank: self._tell(rank, victim))
+                    self._later(when, partial(self._tell, rank, victim))
         self._later(self.random.expovariate(2.0), self._strike)
 
-    def _whole(self):
+    def _whole(self) -> bool:
         return all(
             rank in self.ranks and self._holds(self.ranks[rank], number)
             for number in range(self.servers)
             for rank in self.roles.holders(number, self.lost)
         )
 
-    def _holds(self, server, number):
+    def _holds(self, server: Server, number: int) -> bool:
         return server.lost == self.lost and number in server.shards and server.shards[number].live
 
-    def _tell(self, rank, victim):
+    def _tell(self, rank: int, victim: int) -> None:
         if rank not in self.lost:
             self.ranks[rank].learn([victim])
 
-    def _later(self, seconds, happen):
+    def _later(self, seconds: float, happen: Callable[[], None]) -> None:
         self._at(self.now + seconds, happen)
 
-    def _at(self, when, happen):
+    def _at(self, when: float, happen: Callable[[], None]) -> None:
         self.count += 1
         heapq.heappush(self.events, (when, self.count, happen))

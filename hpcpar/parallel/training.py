@@ -1,6 +1,7 @@
 """A model that many ranks train together."""
 
 from dataclasses import replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,7 +11,7 @@ from hpcpar.optim import OptimConfig
 from hpcpar.parallel.axes import Axes
 from hpcpar.parallel.backward import Gradients
 from hpcpar.parallel.context import start_context_sum
-from hpcpar.parallel.gradients import GradientSum, Unsummed
+from hpcpar.parallel.gradients import GradientSum, RunRoots, Unsummed
 from hpcpar.parallel.holdings import Holdings
 from hpcpar.parallel.layout import Layout
 from hpcpar.parallel.leaves import Slot, deal_slots
@@ -23,7 +24,7 @@ from hpcpar.parallel.witness import Witness
 from hpcpar.tree import tree_total
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from hpcpar.data import Part
 
@@ -173,6 +174,40 @@ class ParallelModel:
         self._compute(slots, part, indices, witness)
         self._backward.finish()
 
+    def roots(
+        self, part: "Part", indices: np.ndarray
+    ) -> "tuple[Sequence[RunRoots], dict[int, float]]":
+        """What this rank's leaves add to the sums of all buckets, and its micro-batches' losses.
+
+        No rank waits for another: for those whose sums are made elsewhere. The roots are good until
+        the next step begins.
+        """
+        self._backward.begin(self._slots, self._roots)
+        losses = self._compute(self._slots, part, indices, None)
+        self._backward.finish()
+        return self._roots, losses
+
+    @cached_property
+    def _roots(self) -> "Sequence[RunRoots]":
+        return [RunRoots(total, self.own_leaves) for total in self.gradients]
+
+    @property
+    def own_leaves(self) -> range:
+        """The run of leaves that this rank computes, where they are not dealt in rounds."""
+        return self._layout.runs[self.axes.data_rank]
+
+    @property
+    def micros_a_step(self) -> int:
+        """Micro-batches of the global batch."""
+        return self._layout.leaves[-1].stop
+
+    def mean_loss(self, micros: "Mapping[int, float]", part: "Part") -> float:
+        """That of a step, from the losses of all its micro-batches."""
+        losses = [micros[micro] for micro in range(len(micros))]
+        return self._of_leaves(losses, self._layout.leaves) / (
+            self._batch.size * part.targets_per_sample
+        )
+
     def _compute(
         self, slots: "Sequence[Slot]", part: "Part", indices: np.ndarray, witness: Witness | None
     ) -> dict[int, float]:
@@ -226,5 +261,8 @@ class ParallelModel:
                 values[micro, self.axes.context_rank] = loss
         with self.timeline.on("communication", "loss"):
             micros = [tree_total(row) for row in self.comm.allreduce(values)]
-        of_leaves = [sum(micros[micro] for micro in leaf) for leaf in leaves]
-        return tree_total(np.array(of_leaves)) / targets
+        return self._of_leaves(micros, leaves) / targets
+
+    @staticmethod
+    def _of_leaves(micros: "Sequence[float]", leaves: "Sequence[range]") -> float:
+        return tree_total(np.array([sum(micros[micro] for micro in leaf) for leaf in leaves]))

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -126,8 +126,10 @@ class Report:
         bits = f" ({loss / math.log(2):.4f} bits per byte)" if bytes_only else ""
         return f"{loss:.4f}{bits}"
 
-    def finish(self, sha256: str, numerics: dict[str, str]) -> None:
-        """Write summary.json and loss.svg, and print the last lines. Collective."""
+    def finish(
+        self, sha256: str, numerics: dict[str, str], more: Mapping[str, Any] | None = None
+    ) -> None:
+        """Write summary.json, with `more`, and loss.svg, and print the last lines. Collective."""
         row = list(self.spent.values())
         table = self._model.comm.allgather(np.array([row]))
         if not self._folder:
@@ -152,7 +154,7 @@ class Report:
             summary
             | {f"{self._unit}_per_second": speed, "weights_sha256": sha256}
             | {"layout": self._layout, "fingerprint": numerics, "data_sha256": self._dataset.digest}
-            | {"seconds_of_ranks": times}
+            | {"seconds_of_ranks": times, **(more or {})}
         )
         print(f"validation loss {self.describe(summary['validation_loss'])}", end="")
         print(f"; a bigram model's is {self.describe(baseline)}" if baseline else "")

@@ -47,6 +47,11 @@ class Worker:
         self._versions: dict[int, int] = {}
         self._arrays: dict[int, Sequence[Any]] = {}
 
+    @property
+    def servers(self) -> range:
+        """Their ranks."""
+        return range(self._roles.workers, self._roles.workers + self._roles.servers)
+
     def load(self, clock: int, words: Sequence[Words], arrays: Sequence[Sequence[Any]]) -> None:
         """This worker's part of the first state, by range: to all that hold it."""
         for number in range(self._roles.servers):

@@ -1,0 +1,93 @@
+"""What every training run begins with: data, model, folder, and the state that it goes on from."""
+
+import hpcpar.threads
+from hpcpar import checkpoint
+from hpcpar.comm import Communicator, agree, compare_ranks, together
+from hpcpar.config import Config
+from hpcpar.data import Dataset, open_data
+from hpcpar.entry import note
+from hpcpar.errors import UserError
+from hpcpar.fingerprint import differences, fingerprint
+from hpcpar.nn import Model, build_model, fit_data
+from hpcpar.parallel import ParallelModel
+from hpcpar.parallel.beginning import set_first_weights
+from hpcpar.parallel.state import shapes
+from hpcpar.recovery import Crew
+from hpcpar.run import RunFolder
+
+__all__ = ["begin", "due", "open_all", "same_numerics"]
+
+
+def open_all(config: Config, comm: Communicator) -> tuple[Dataset, Model]:
+    """The same data on every rank, and the model, written as for one rank. Collective."""
+    dataset = open_data(config.data, config.model.context, comm)
+    with together(comm):
+        config.model = fit_data(config.model, dataset)
+        plain = build_model(config.model, dataset)
+    return dataset, plain
+
+
+def same_numerics(config: Config, comm: Communicator) -> dict[str, str]:
+    """What the bits depend on; the ranks are told where they differ in it. Collective."""
+    hpcpar.threads.limit_threads(config.threads)
+    numerics = fingerprint(comm.device, config.threads, config.precision)
+    for difference in compare_ranks(comm, numerics):
+        if config.reproducible == "layout" or config.audit:
+            exact = "--audit" if config.audit else "--reproducible layout"
+            raise UserError(f"{difference}: {exact} cannot keep its promise here")
+        note(f"{difference}: the bits may depend on who computes what", comm)
+    return numerics
+
+
+def begin(
+    config: Config, crew: Crew, model: ParallelModel, numerics: dict[str, str], data: str
+) -> tuple[RunFolder | None, int]:
+    """The run's folder (on rank 0), and the step after which it begins; sets the weights.
+
+    After the loss of a rank that is the step that the others stand after. A resumed run continues
+    from its newest whole checkpoint, on any layout.
+    """
+    comm, kinds = model.comm, model.update.optimizer.kinds
+    folder, saved, rescued = None, None, crew.restore(model)
+    with together(comm):
+        if comm.rank == 0:
+            folder = RunFolder.claim(config.run)
+    resume = config.run.resume and not rescued
+    if resume:
+        saved = checkpoint.find_latest(comm, folder.checkpoints if folder else None, note)
+    with together(comm):
+        if folder:
+            if saved:
+                facts = saved.facts
+                if facts.data != data:
+                    raise UserError(
+                        f"the data of the run in {folder.path} has changed since its start"
+                    )
+                if facts.step > config.steps:
+                    raise UserError(
+                        f"the run in {folder.path} has {facts.step} steps: raise --steps"
+                    )
+                checkpoint.check_fit(saved, shapes(model), kinds)
+                for difference in differences(dict(facts.fingerprint), numerics):
+                    if config.reproducible == "layout":
+                        raise UserError(
+                            f"the run in {folder.path} was computed elsewhere ({difference}): "
+                            "--reproducible layout cannot keep its promise here"
+                        )
+                    note(f"the bits may differ from an undisturbed run's: {difference}")
+            if resume and not saved:
+                note(f"there is nothing to resume in {folder.path}: starting at step 0")
+            before = saved.facts.step if saved else 0
+            folder.start(config, crew.step - 1 if rescued else before)
+    start = crew.step if rescued else checkpoint.restore(model, saved)
+    if not start and not rescued:
+        set_first_weights(model, config.model.init_from, config.seed)
+    crew.begin(folder, start)
+    config.run.dir = agree(comm, str(folder.path) if folder else None)[0] or ""
+    config.run.resume = True  # whoever begins again goes on with it
+    return folder, start
+
+
+def due(step: int, every: int, last: int) -> bool:
+    """Whether something that happens every `every` steps, and at the end, happens after `step`."""
+    return step == last or (every > 0 and step % every == 0)

@@ -1,0 +1,37 @@
+"""`hpcpar.train` whose servers are killed: `python tests/programs/server_dies.py WHAT ...`.
+
+WHAT is RANK@LETTERS, several joined by commas: the rank sends itself SIGKILL when it has heard so
+many letters, before it does anything about the last one. The rest are arguments of training.
+"""
+
+import os
+import signal
+import sys
+from typing import Any
+
+import hpcpar.serve
+import hpcpar.train
+from hpcpar.entry import run_ranks
+from hpcpar.sync.server import Server
+
+WHAT = {int(rank): int(letters) for rank, letters in
+        (word.split("@") for word in sys.argv[1].split(","))}  # fmt: skip
+
+
+class DyingServer(Server):
+    """It counts letters."""
+
+    heard = 0
+
+    def hear(self, source: int, words: dict[str, Any], arrays: Any = ()) -> None:
+        """As it is, or not at all."""
+        self.heard += 1
+        if self.heard == WHAT.get(self._rank):
+            os.kill(os.getpid(), signal.SIGKILL)
+        super().hear(source, words, arrays)
+
+
+if __name__ == "__main__":
+    serving: Any = hpcpar.serve
+    serving.Server = DyingServer
+    run_ranks(lambda world: hpcpar.train.main(sys.argv[2:], world))
