@@ -13,9 +13,9 @@ from hpcpar.parallel import ParallelModel
 from hpcpar.parallel.beginning import set_first_weights
 from hpcpar.parallel.state import shapes
 from hpcpar.recovery import Crew
-from hpcpar.run import RunFolder
+from hpcpar.run import RunFolder, replayable
 
-__all__ = ["begin", "due", "open_all", "same_numerics"]
+__all__ = ["begin", "due", "open_all", "open_writer", "same_numerics"]
 
 
 def open_all(config: Config, comm: Communicator) -> tuple[Dataset, Model]:
@@ -86,6 +86,18 @@ def begin(
     config.run.dir = agree(comm, str(folder.path) if folder else None)[0] or ""
     config.run.resume = True  # whoever begins again goes on with it
     return folder, start
+
+
+def open_writer(
+    config: Config, crew: Crew, model: ParallelModel, numerics: dict[str, str], data: str,
+    folder: RunFolder | None,
+) -> checkpoint.Writer:  # fmt: skip
+    """What writes the run's checkpoints."""
+    return checkpoint.Writer(
+        model, folder.checkpoints if folder else None, config.checkpoint.keep, numerics, data,
+        replayable(config),
+        written=lambda step: crew.events.add("checkpoint", f"that of step {step} is whole", step),
+    )  # fmt: skip
 
 
 def due(step: int, every: int, last: int) -> bool:

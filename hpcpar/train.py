@@ -9,21 +9,21 @@ The last line on standard output is the hash of the weights: the same on any num
 
 import sys
 
-from hpcpar import checkpoint
 from hpcpar.comm import Communicator, together
 from hpcpar.config import Config, share_config
 from hpcpar.data import Sampler
 from hpcpar.entry import note, run_ranks
 from hpcpar.fingerprint import weights_sha256
 from hpcpar.mesh import Mesh
-from hpcpar.opening import begin, due, open_all, same_numerics
+from hpcpar.opening import begin, due, open_all, open_writer, same_numerics
 from hpcpar.optim import clip_scale, learning_rate
 from hpcpar.parallel import parallelize
 from hpcpar.parallel.choose import choose
 from hpcpar.parallel.state import collect, compare_copies
 from hpcpar.recovery import Audit, Crew, LossGuard, Monitor
-from hpcpar.run import Report, Trace, replayable
-from hpcpar.serve import train_with_servers
+from hpcpar.run import Report, Trace
+from hpcpar.train_local import train_locally
+from hpcpar.train_servers import train_with_servers
 
 
 def train(config: Config, crew: Crew, comm: Communicator) -> None:
@@ -62,11 +62,7 @@ def train(config: Config, crew: Crew, comm: Communicator) -> None:
         crew.stop(step)
 
     trace = Trace(model, config.run.trace)
-    saving = checkpoint.Writer(
-        model, folder.checkpoints if folder else None, config.checkpoint.keep, numerics,
-        dataset.digest, replayable(config),
-        written=lambda step: crew.events.add("checkpoint", f"that of step {step} is whole", step),
-    )  # fmt: skip
+    saving = open_writer(config, crew, model, numerics, dataset.digest, folder)
     guard = LossGuard(config, crew, model, saving, folder, start)
     monitor = Monitor(model, folder, config.run.monitor_every, crew.events)
     with Report(folder, start, config, dataset, model, crew.rows) as report, saving:
@@ -98,8 +94,8 @@ def main(arguments: list[str], world: Communicator) -> None:
     with Communicator(device=config.device, timeout=config.timeout) as comm:
         with together(comm):
             config.sync.check(comm.size)
-        if config.sync.servers:
-            train_with_servers(config, comm)
+        if config.sync.servers or config.sync.mode == "local":
+            (train_with_servers if config.sync.servers else train_locally)(config, comm)
             return
         crew = Crew(config, comm)
         crew.work(lambda comm: train(config, crew, comm))

@@ -97,6 +97,22 @@ class Report:
         self._wall += self._row["seconds"]
         for kind, total in self._model.timeline.read().items():
             self._spent[kind] += total - self._before[kind]
+        self._show()
+
+    def late(self, step: int, loss: float, norm: float, rate: float, seconds: float) -> None:
+        """A step of which one learns when it is long done, and how long it took."""
+        self._row = {
+            "step": step, "loss": loss, "gradient_norm": norm, "learning_rate": rate,
+            "seconds": seconds, f"{self._unit}_per_second": self._per_step / seconds,
+        }  # fmt: skip
+        self._wall += seconds
+        now = self._model.timeline.read()
+        for kind, total in now.items():
+            self._spent[kind] += total - self._before[kind]
+        self._before = now
+        self._show()
+
+    def _show(self) -> None:
         if self._progress:
             speed = self._row[f"{self._unit}_per_second"]
             self._progress.step(self._row["step"], self._row["loss"], speed)

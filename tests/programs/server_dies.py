@@ -9,8 +9,8 @@ import signal
 import sys
 from typing import Any
 
-import hpcpar.serve
 import hpcpar.train
+import hpcpar.train_servers
 from hpcpar.entry import run_ranks
 from hpcpar.sync.server import Server
 
@@ -32,6 +32,6 @@ class DyingServer(Server):
 
 
 if __name__ == "__main__":
-    serving: Any = hpcpar.serve
+    serving: Any = hpcpar.train_servers
     serving.Server = DyingServer
     run_ranks(lambda world: hpcpar.train.main(sys.argv[2:], world))

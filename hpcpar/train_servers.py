@@ -5,12 +5,12 @@ mpirun -n 6 python -m hpcpar.train --sync.servers 2 --sync.mode ssp --sync.stale
 mpirun -n 6 python -m hpcpar.train --sync.servers 2 --sync.mode asp
 """
 
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from statistics import mean
 from typing import Any
 
-from hpcpar import checkpoint
 from hpcpar.comm import Communicator, together
 from hpcpar.comm.ending import end_process
 from hpcpar.comm.flight.words import rank_names
@@ -22,13 +22,13 @@ from hpcpar.errors import UserError
 from hpcpar.fingerprint import weights_sha256
 from hpcpar.mesh import Mesh
 from hpcpar.nn import Model
-from hpcpar.opening import begin, due, open_all, same_numerics
+from hpcpar.opening import begin, due, open_all, open_writer, same_numerics
 from hpcpar.parallel import ParallelModel, parallelize
 from hpcpar.parallel.layout import Layout
 from hpcpar.parallel.shares import lone_model
 from hpcpar.parallel.state import collect, compare_copies
 from hpcpar.recovery import Crew
-from hpcpar.run import Report, replayable
+from hpcpar.run import Report
 from hpcpar.sync.client import Client
 from hpcpar.sync.key_range import KeyRange
 from hpcpar.sync.keys import Keys
@@ -111,11 +111,7 @@ def compute(
     looks = dataset.validation.spread(config.run.evaluate_samples)
     client = Client(model, mailbox, roles, config.sync, config.optim)
     client.load(start)
-    saving = checkpoint.Writer(
-        model, folder.checkpoints if folder else None, config.checkpoint.keep, numerics,
-        dataset.digest, replayable(config),
-        written=lambda step: crew.events.add("checkpoint", f"that of step {step} is whole", step),
-    )  # fmt: skip
+    saving = open_writer(config, crew, model, numerics, dataset.digest, folder)
     with Report(folder, start, config, dataset, model) as report, saving:
         rows = Rows(report, model, dataset)
         for step in range(start + 1, config.steps + 1):
@@ -154,6 +150,7 @@ class Rows:
         self._losses: dict[int, dict[int, float]] = {}
         self._norms: dict[int, list[float]] = {}
         self._waits = False  # whether there is a line that was not written
+        self._since = time.monotonic()
         report.begin_step()
 
     def tell(self, news: Sequence[dict[str, Any]]) -> None:
@@ -179,7 +176,6 @@ class Rows:
     def _line(self, step: int, rate: float) -> None:
         self.end()
         loss = self._model.mean_loss(self._losses.pop(step), self._part)
-        self._report.step(step, loss, mean(self._norms.pop(step)), rate, {})
-        self._report.updated()
-        self._report.begin_step()
-        self._waits = True
+        now = time.monotonic()
+        self._report.late(step, loss, mean(self._norms.pop(step)), rate, now - self._since)
+        self._since, self._waits = now, True

@@ -1,0 +1,163 @@
+"""Workers that train by themselves, and meet every so many steps (DiLoCo).
+
+Between two meetings a worker makes ordinary steps with its own samples. At a meeting the mean of
+what the workers have moved is the gradient of an outer optimizer, SGD with Nesterov momentum, for
+the weights of the meeting before; everybody goes on from the result. (Douillard et al.,
+arXiv:2311.08105; McMahan et al., arXiv:1602.05629, for plain averaging.)
+"""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from hpcpar.device import Array
+from hpcpar.optim import (
+    OptimConfig,
+    Optimizer,
+    clip_scale,
+    exact_parts,
+    make_optimizer,
+    norm_of,
+)
+from hpcpar.parallel.blocks import block_sums
+from hpcpar.parallel.buckets import Piece
+from hpcpar.sync.config import SyncConfig
+from hpcpar.tree import TreeSum
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from hpcpar.data import Part
+    from hpcpar.parallel import ParallelModel
+
+__all__ = ["LocalTraining"]
+
+OUTER = "outer_momentum"
+
+
+class _Held(Optimizer):
+    """This worker's slice of what is saved: the state of its own optimizer, and the outer one's."""
+
+    def __init__(self, kinds: tuple[str, ...], *arguments: Any) -> None:
+        self.kinds = kinds
+        super().__init__(*arguments)
+
+    def _update_block(self, *arguments: Any) -> None:
+        raise NotImplementedError("slices are saved, not updated")
+
+
+class LocalTraining:
+    """A worker's.
+
+    >>> losses, norm = local.step(part, indices, rate)
+    >>> local.meet()            # collective: all have the same weights afterwards
+    """
+
+    def __init__(self, model: "ParallelModel", optim: OptimConfig, sync: SyncConfig) -> None:
+        self._model, self._optim, self._sync = model, optim, sync
+        holdings, xp = model.holdings, model.comm.device.xp
+        self._pieces: list[tuple[int, Piece]] = [
+            (number, p) for number in holdings.updated for p in holdings.buckets[number].pieces()
+        ]
+        self._own = make_optimizer(optim, [piece for _, piece in self._pieces], xp)
+        slices = model.update.optimizer.parameters
+        model.update.optimizer = _Held((*self._own.kinds, OUTER), optim, slices, xp)
+        self._anchor: Array = xp.empty(self._own.size, "float32")  # the weights of the last meeting
+        self._momentum: Array = xp.zeros(self._own.size, "float32")
+        self._total = TreeSum(model.comm, model.comm.size, like=self._anchor)
+
+    def begin(self) -> None:
+        """The model's weights, and its saved state, are what the workers begin with. Collective."""
+        for place, weights in self._weights():
+            self._anchor[place] = weights
+        held, comm = self._model.update.optimizer, self._model.comm
+        for kind, flat in self._flats():
+            every = comm.allgather(held.flat_state[kind])
+            at = 0
+            for rank in range(comm.size):
+                for place in self._slices(rank):
+                    size = place.stop - place.start
+                    flat[place] = every[at : at + size]
+                    at += size
+        self._own.steps = held.steps
+
+    def step(
+        self, part: "Part", indices: "np.ndarray", rate: float
+    ) -> tuple[dict[int, float], float]:
+        """A step with this worker's samples of a batch; its micro-batches' losses, and its norm."""
+        roots, losses = self._model.roots(part, indices)
+        holdings, factor = self._model.holdings, self._model.micros_a_step / len(losses)
+        totals: list[Array] = [sum(total.roots[1:], total.roots[0]) for total in roots]
+        for tie in holdings.ties:
+            totals[tie.bucket] = totals[tie.bucket] + totals[tie.other]
+        gradients = {p.name: totals[number][p.at : p.at + p.size] for number, p in self._pieces}
+        with self._model.timeline.on("compute", "update"):
+            sums: list[float] = []
+            for _, piece in self._pieces:
+                sums += block_sums(piece.parameter, gradients[piece.name], piece.run)
+            norm = norm_of(exact_parts(sums)) * factor
+            params = {
+                p.name: w for (_, p), (_, w) in zip(self._pieces, self._weights(), strict=True)
+            }
+            scale = factor * clip_scale(norm, self._optim.clip)
+            self._own.update(params, gradients, rate, scale)
+        return losses, norm
+
+    def meet(self) -> None:
+        """One step of the outer optimizer, with what all workers have moved. Collective."""
+        moved = self._total.buffer()
+        for place, weights in self._weights():
+            moved[place] = self._anchor[place] - weights
+        mean = self._mean(moved)
+        beta = self._sync.outer_momentum
+        self._momentum *= beta
+        self._momentum += mean
+        self._anchor -= self._sync.outer_lr * (mean + beta * self._momentum)
+        for place, weights in self._weights():
+            weights[...] = self._anchor[place]
+
+    def hold(self, step: int) -> None:
+        """Ready to be saved after a meeting: all workers go on with the mean of their states.
+
+        So a run that is resumed, on any number of workers, has what the one that was not has.
+        Collective.
+        """
+        held = self._model.update.optimizer
+        for kind, flat in self._flats():
+            if kind != OUTER:
+                own = self._total.buffer()
+                own[...] = flat
+                flat[...] = self._mean(own)
+            at = 0
+            for place in self._slices(self._model.comm.rank):
+                size = place.stop - place.start
+                held.flat_state[kind][at : at + size] = flat[place]
+                at += size
+        held.steps = step
+
+    def _mean(self, own: Array) -> Array:
+        """Over the workers, by the tree."""
+        comm = self._model.comm
+        with self._model.timeline.on("communication", "meeting"):
+            self._total.add(comm.rank, own)
+            return self._total.reduce() / comm.size
+
+    def _flats(self) -> list[tuple[str, Array]]:
+        return [*self._own.flat_state.items(), (OUTER, self._momentum)]
+
+    def _weights(self) -> Iterator[tuple[slice, Array]]:
+        """Every piece's place in a flat array, and its weights."""
+        at = 0
+        for number, piece in self._pieces:
+            flat = self._model.weights.flat[number]
+            yield slice(at, at + piece.size), flat[piece.at : piece.at + piece.size]
+            at += piece.size
+
+    def _slices(self, rank: int) -> Iterator[slice]:
+        """The places of a worker's slices in a flat array."""
+        at, holdings = 0, self._model.holdings
+        for number in holdings.updated:
+            bucket = holdings.buckets[number]
+            run = bucket.slices[rank]
+            if run:
+                yield slice(at + run.start, at + run.stop)
+            at += bucket.size
