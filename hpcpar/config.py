@@ -280,6 +280,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "parallel.data": (-1, math.inf), "parallel.pipeline": (1, math.inf),
     "parallel.chunks": (2, math.inf), "parallel.context": (1, math.inf),
     "parallel.tensor": (1, math.inf), "parallel.tiles": (1, 1 << 16),
+    "parallel.balance": (0, math.inf),
     "checkpoint.every": (0, math.inf), "checkpoint.keep": (1, math.inf),
     "run.evaluate_every": (0, math.inf), "run.evaluate_samples": (0, math.inf),
     "sync.servers": (0, math.inf), "sync.staleness": (0, math.inf), "sync.every": (1, math.inf),

@@ -47,6 +47,12 @@ class Mesh:
             raise KeyError(f"{self}: axis {name!r} has one rank: there is nobody to talk to")
         return self._parts[name]
 
+    @property
+    def bytes(self) -> int:
+        """What this rank has sent, or read in place, over all communicators of the mesh."""
+        ledgers = [comm.ledger for comm in (self.comm, *self._parts.values())]
+        return sum(entry.bytes for ledger in ledgers for entry in ledger.entries.values())
+
     def close(self) -> None:
         """Close the communicators of the axes. Collective."""
         for part in self._parts.values():

@@ -20,7 +20,7 @@ from hpcpar.optim import clip_scale, learning_rate
 from hpcpar.parallel import parallelize
 from hpcpar.parallel.choose import choose
 from hpcpar.parallel.state import collect, compare_copies
-from hpcpar.recovery import Audit, Crew, LossGuard, Monitor
+from hpcpar.recovery import Audit, Balancer, Crew, LossGuard, Monitor
 from hpcpar.run import Report, Trace
 from hpcpar.train_local import train_locally
 from hpcpar.train_servers import train_with_servers
@@ -60,10 +60,12 @@ def train(config: Config, crew: Crew, comm: Communicator) -> None:
             saving.begin(step, sampler.state(step))
         saving.advance()  # each rank's part is written while the next steps are computed
         crew.stop(step)
+        balancer.step(step, report.spent)
 
     trace = Trace(model, config.run.trace)
     saving = open_writer(config, crew, model, numerics, dataset.digest, folder)
     guard = LossGuard(config, crew, model, saving, folder, start)
+    balancer = Balancer(model, parallel.balance, crew)
     monitor = Monitor(model, folder, config.run.monitor_every, crew.events)
     with Report(folder, start, config, dataset, model, crew.rows) as report, saving:
         crew.back_up(model, start)
@@ -85,7 +87,8 @@ def train(config: Config, crew: Crew, comm: Communicator) -> None:
     trace.write(folder.path if folder else None)
     compare_copies(model)
     weights = collect(model)
-    report.finish("" if weights is None else weights_sha256(weights), numerics)
+    sync = {"mode": "bsp", "bytes": mesh.bytes}
+    report.finish("" if weights is None else weights_sha256(weights), numerics, {"sync": sync})
     mesh.close()
 
 

@@ -71,8 +71,7 @@ def train_locally(config: Config, comm: Communicator) -> None:
             meetings, met = meetings + 1, step
     compare_copies(model)
     weights = collect(model)
-    sent = sum(entry.bytes for entry in comm.ledger.entries.values())
-    sync = {"mode": "local", "every": config.sync.every, "meetings": meetings, "bytes": sent}
+    sync = {"mode": "local", "every": config.sync.every, "meetings": meetings, "bytes": mesh.bytes}
     report.finish("" if weights is None else weights_sha256(weights), numerics, {"sync": sync})
     mesh.close()
 

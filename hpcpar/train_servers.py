@@ -131,8 +131,10 @@ def compute(
     compare_copies(model)
     weights = collect(model)
     lost = client.end()
-    sync = {"mode": config.sync.mode, "servers": roles.servers, "pulls": client.pulls,
-            "letters_bytes": client.bytes}  # fmt: skip
+    sync = {
+        "mode": config.sync.mode, "servers": roles.servers, "pulls": client.pulls,
+        "bytes": client.bytes + mesh.bytes,
+    }  # fmt: skip
     report.finish("" if weights is None else weights_sha256(weights), numerics, {"sync": sync})
     mesh.close()
     return lost

@@ -54,6 +54,8 @@ class ParallelConfig:
             also gradients, 3 also parameters; 0 nothing.
         recompute: Keep only the input of each layer, and compute the rest again in backward.
         speeds: How fast each rank is, relative to the others; none if all are the same.
+        balance: Steps between two looks at how fast each rank computes; leaves and layers then move
+            from slow to fast ones, with the same bits. 0 for never.
         plan: auto takes the fastest layout that fits; the keys above are then left out.
     """
 
@@ -68,6 +70,7 @@ class ParallelConfig:
     zero: Literal[0, 1, 2, 3] = 1
     recompute: bool = False
     speeds: tuple[float, ...] = ()
+    balance: int = 0
     plan: Literal["", "auto"] = ""
 
     @property

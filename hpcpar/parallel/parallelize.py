@@ -1,6 +1,5 @@
 """Makes a model parallel: the one place where the kinds of parallelism are put together."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -8,6 +7,7 @@ from hpcpar.errors import UserError
 from hpcpar.nn import Arena, Model
 from hpcpar.optim import OptimConfig
 from hpcpar.parallel.axes import Axes
+from hpcpar.parallel.balance import Work
 from hpcpar.parallel.config import BatchConfig, ParallelConfig
 from hpcpar.parallel.costs import measure_layers
 from hpcpar.parallel.fits import check_fits
@@ -56,7 +56,8 @@ def parallelize(
     )  # fmt: skip
     layout, axes = Layout(parallel, batch, mesh.comm.size, reproducible), Axes(mesh, parallel)
     xp, arena, timeline = mesh.comm.device.xp, Arena(mesh.comm.device.xp), Timeline()
-    plain, stages, optim = model, _stages(model, layout, mesh.comm), optim or OptimConfig()
+    plain, work, optim = model, _work(model, layout, mesh.comm), optim or OptimConfig()
+    stages = work.stages
 
     # Each idea below takes what the one before has made, and knows nothing of the others.
     model = _shared(model, axes, layout.tiles, timeline)
@@ -70,7 +71,7 @@ def parallelize(
         if parallel.zero == 3 and axes.data is not None
         else WholeWeights(holdings, axes.data, xp, sliced=parallel.zero > 0)
     )
-    return ParallelModel(model, holdings, axes, layout, sums, weights, optim, arena, timeline)
+    return ParallelModel(model, holdings, axes, layout, work, sums, weights, optim, arena, timeline)
 
 
 def _sums(holdings: Holdings, axes: Axes, layout: Layout) -> list[GradientSum]:
@@ -100,11 +101,11 @@ def _shared(model: Model, axes: Axes, tiles: int | None, timeline: Timeline) -> 
         raise UserError(f"{keys or '--reproducible layout'}: {error}") from None
 
 
-def _stages(model: Model, layout: Layout, comm: "Communicator") -> Sequence[range]:
+def _work(model: Model, layout: Layout, comm: "Communicator") -> Work:
     """The layers of each virtual stage, of even time as measured here."""
     count = layout.stages
     if count == 1:
-        return [range(len(model.layers))]
+        return Work([range(len(model.layers))], [1.0] * len(model.layers))
     if count > len(model.layers):
         raise UserError(
             f"{count} stages are more than the model has layers, {len(model.layers)} with its "
@@ -112,4 +113,4 @@ def _stages(model: Model, layout: Layout, comm: "Communicator") -> Sequence[rang
             + (" or --parallel.chunks" if layout.parallel.stages_a_rank > 1 else "")
         )
     seconds = [cost.total for cost in measure_layers(model, layout.batch.micro, comm)]
-    return cut_stages(seconds, count, layout.stage_speeds)
+    return Work(cut_stages(seconds, count, layout.stage_speeds), seconds)

@@ -10,6 +10,7 @@ from hpcpar.nn import Arena, Model
 from hpcpar.optim import OptimConfig
 from hpcpar.parallel.axes import Axes
 from hpcpar.parallel.backward import Gradients
+from hpcpar.parallel.balance import Work
 from hpcpar.parallel.context import start_context_sum
 from hpcpar.parallel.gradients import GradientSum, RunRoots, Unsummed
 from hpcpar.parallel.holdings import Holdings
@@ -35,7 +36,8 @@ class ParallelModel:
     """What `parallelize` makes of a model.
 
     Attributes: model, the whole of it; holdings and weights, what this rank has; update, with the
-    optimizer; gradients, the reduced ones of this rank's buckets; idle_ranks, those without work;
+    optimizer; gradients, the reduced ones of this rank's buckets; work, which layers each rank has;
+    idle_ranks, those without work;
     slots and actions, of a step on this rank, and micros, the slots that are no gaps; timeline,
     what the rank's time goes into.
     """
@@ -46,6 +48,7 @@ class ParallelModel:
         holdings: Holdings,
         axes: Axes,
         layout: Layout,
+        work: Work,
         sums: "Sequence[GradientSum]",
         weights: Weights,
         optim: OptimConfig,
@@ -55,6 +58,7 @@ class ParallelModel:
         self.model, self.holdings, self.axes, self.weights = model, holdings, axes, weights
         self.gradients, self.arena, self.comm = sums, arena, axes.comm
         self._layout, self._batch = layout, layout.batch
+        self.work = work
         self.timeline = timeline
         self.idle_ranks = layout.idle_ranks
         self._slots = layout.slots[axes.data_rank]
@@ -71,6 +75,11 @@ class ParallelModel:
             optim, holdings, weights, sums, axes.comm, axes.pipeline, self.timeline,
             counts=axes.counts,
         )  # fmt: skip
+
+    @property
+    def dealt(self) -> Layout:
+        """How leaves and layers are dealt."""
+        return self._layout
 
     @property
     def leaf_owners(self) -> list[int]:

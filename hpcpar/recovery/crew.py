@@ -13,8 +13,9 @@ The backup of a step stays until the ranks that are left have the state, and hav
 
 import contextlib
 import sys
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from mpi4py import MPI
 
@@ -22,18 +23,15 @@ from hpcpar.comm import Communicator
 from hpcpar.comm.ending import be_lost
 from hpcpar.comm.lost import give_up, lost_ranks, shrink
 from hpcpar.comm.vote import HERE, veto, vote
-from hpcpar.device import Array
 from hpcpar.errors import AuditError, LostRankError, StoppedError, UserError
 from hpcpar.parallel.config import ParallelConfig
-from hpcpar.parallel.state import fill, shapes
+from hpcpar.parallel.state import updated
 from hpcpar.recovery.backup import Backup
-from hpcpar.recovery.events import Events
 from hpcpar.recovery.fewer import fewer
-from hpcpar.recovery.memory import Memory
 from hpcpar.recovery.needs import check_needs
-from hpcpar.recovery.rescue import Parts, last_step, rescue
-from hpcpar.recovery.sentences import began, copies_lost, lost, stopped
-from hpcpar.recovery.spikes import History
+from hpcpar.recovery.rescue import last_step
+from hpcpar.recovery.sentences import began, dealt, lost, stopped
+from hpcpar.recovery.standing import Standing
 from hpcpar.recovery.stop import StopSignals
 
 if TYPE_CHECKING:
@@ -44,34 +42,34 @@ if TYPE_CHECKING:
 __all__ = ["Crew"]
 
 
-class Crew:
+class _BalancedError(Exception):
+    """Raised on all ranks that train: they begin again, with other speeds."""
+
+
+class Crew(Standing):
     """The ranks of a run.
 
-    Attributes: comm, those that train, None on a spare rank; parallel, their layout; step, the last
-    one that they all have done; rows, what the run tells of its last steps; events, what happens;
-    history, of the steps up to this one; stopping, whether all have agreed to stop after this step.
+    Attributes: comm, those that train, None on a spare rank; parallel, their layout; stopping,
+    whether all have agreed to stop after this step; those of `Standing`.
     """
 
     FINISHED, GO_ON, UPDATE = 2, 4, 8  # what all may agree on
 
     def __init__(self, config: "Config", comm: Communicator) -> None:
         """Collective. Raises `UserError` where this MPI cannot do what --recovery asks for."""
+        job = check_needs(config.recovery, comm)
+        super().__init__(comm, job if config.recovery == "relaunch" else None)
         self._config, self._everybody = config, comm
         self.comm: Communicator | None = comm
+        self._why = "shrink"  # they begin again
         self.parallel: ParallelConfig = config.parallel
-        self.step, self.rows = 0, dict[int, dict[str, Any]]()
         self.stopping = False
-        self.events, self.history = Events(), History()
         self.survives = config.recovery == "shrink" and comm.size > 1
-        self._model: ParallelModel | None = None
         self._backup: Backup | None = None  # of the model
         self._agreed = False  # whether all have voted since it was made
-        self._saved: Parts | None = None  # of the step, until the backup has been voted on
         self._voted = False  # in vain, since the last loss
         self._lost: set[int] = set()  # in MPI_COMM_WORLD
         self._signals = StopSignals()
-        job = check_needs(config.recovery, comm)
-        self._memory = Memory(comm, job) if config.recovery == "relaunch" and job else None
         self._launched = job is not None  # and lost ranks can be started again
         self._regrows = False  # all agree to stop for that
 
@@ -103,6 +101,8 @@ class Crew:
                     print(f"hpcpar: {error}", file=sys.stderr, flush=True)
                 self._part()
                 raise
+            except _BalancedError as error:
+                self._deal_anew(*error.args)
             except AuditError as error:
                 if not self.survives or len(error.ranks) >= self._everybody.size:
                     self.events.add("failed", str(error), self.step)
@@ -114,47 +114,15 @@ class Crew:
                     raise
                 self._regroup()
 
-    @property
-    def rescued(self) -> bool:
-        """Whether the state of the last step comes from the ranks that are left after a loss."""
-        return self._saved is not None
-
-    def restore(self, model: "ParallelModel") -> bool:
-        """Set the state of the last step, where these ranks have it. Collective.
-
-        From what they saved when they lost one, or from the memory of a job before.
-        """
-
-        def take(name: str, kind: str, whole: Array) -> None:
-            fill(model, name, whole, kind)
-
-        if self._memory is not None and (found := self._memory.recall(model, take)):
-            self.step, (row, history) = found
-            self.rows[self.step], self._saved = row, []
-            self.history = History.from_json(history)
-        elif not self._rescue(take, list(shapes(model))):
-            return False
-        model.update.optimizer.steps = self.step
-        return True
-
-    def _rescue(
-        self, take: Callable[[str, str, Array], None] | None, names: Sequence[str] = ()
-    ) -> bool:
-        """Give the state of the last step to those that take it. Collective, spare ranks too."""
-        if self._saved is None:
-            return False
-        if missing := rescue(self._everybody, self._saved, take, names):
-            self.events.note("lost", copies_lost(missing), self.step, self._everybody)
-            self._saved, self.step = None, 0
-        return self.rescued
-
     def begin(self, folder: "RunFolder | None", start: int) -> None:
         """The run begins, or goes on, after `start`; `folder` on one rank. Collective."""
         assert self.comm is not None
-        kind = "shrink" if self.rescued and self.survives else "resumed" if start else "start"
+        kind = (
+            self._why if self.rescued and not self._remembered else "resumed" if start else "start"
+        )
         self.events.open(folder)
-        remembered = self.rescued and not self.survives
-        self.events.add(kind, began(self.comm.size, self.comm.nodes, start, remembered), start)
+        memory = self.rescued and self._remembered
+        self.events.add(kind, began(self.comm.size, self.comm.nodes, start, memory), start)
 
     def back_up(self, model: "ParallelModel", step: int) -> None:
         """From now on the state of `model`, which stands after `step`, is backed up. Collective."""
@@ -180,6 +148,19 @@ class Crew:
         self._model.update.step(rate, scale)
         self._remember(step)
 
+    def balance(self, speeds: tuple[float, ...], step: int) -> None:
+        """Begin again after this step, with leaves and layers dealt by these speeds; no return."""
+        raise _BalancedError(speeds, step)
+
+    def _deal_anew(self, speeds: tuple[float, ...], step: int) -> None:
+        assert self._model is not None and self.comm is not None
+        self.events.note("balance", dealt(speeds), step, self.comm)
+        backup, own = self._backup, list(updated(self._model))
+        self._saved, self._giving = own if backup is None else backup.parts(), self.comm
+        self.parallel, self._why = replace(self.parallel, speeds=speeds), "balance"
+        self._remembered = False
+        self.events.close()
+
     def stop(self, step: int) -> None:
         """Raises `StoppedError` where all have agreed to stop after this step, and more are left.
 
@@ -202,12 +183,6 @@ class Crew:
             self._backup.copies.optimizer.steps = step
         if not goes_back:
             self._remember(step)
-
-    def _remember(self, step: int) -> None:
-        """The state of a step, for the next job."""
-        if self._memory is not None and self._model is not None:
-            told = self.rows.get(step, {}), self.history.to_json()
-            self._memory.write(self._model, step, told)
 
     def forget(self) -> None:
         """The state of the last step is about to be overwritten, until the next `back_up`."""
@@ -278,6 +253,7 @@ class Crew:
 
     def _settle(self) -> None:
         """Who does what now."""
+        self._giving, self._why = self._everybody, "shrink"
         everybody = self._everybody
         step, row = last_step(everybody, None if self._saved is None else self.step, self.rows)
         self.step = step or 0

@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 
 from hpcpar.comm.flight.words import rank_names
+from hpcpar.parallel.balance import GAIN
 
-__all__ = ["began", "copies_lost", "lost", "stopped"]
+__all__ = ["began", "copies_lost", "dealt", "lost", "stopped"]
 
 
 def began(ranks: int, nodes: int, start: int, remembered: bool) -> str:
@@ -28,6 +29,14 @@ def copies_lost(names: Sequence[str]) -> str:
     return (
         f"parts of {some} were lost with their copies: the run goes on from its newest checkpoint"
     )
+
+
+def dealt(speeds: Sequence[float]) -> str:
+    """Work moves to the ranks that are faster."""
+    least, most = min(speeds), max(speeds)
+    slow = [rank for rank, speed in enumerate(speeds) if speed < (1 - GAIN) * most]
+    who = f"{rank_names(slow)} compute{'s' * (len(slow) == 1)} slower, down to {least / most:.2f}"
+    return f"{who if slow else 'some ranks are slower'}: leaves and layers are dealt anew"
 
 
 def stopped(step: int, folder: str, lost: Sequence[int]) -> str:

@@ -53,7 +53,7 @@ def test_others_learn_too(runs, undisturbed, name):
     assert [row["step"] for row in rows] == list(range(1, STEPS + 1))
     assert rows[-1]["loss"] < rows[0]["loss"] and sha256(runs[1][name]) != undisturbed(STEPS)
     told = summary(runs[0] / name)["sync"]
-    assert told["pulls"] > STEPS and told["letters_bytes"] > 0
+    assert told["pulls"] > STEPS and told["bytes"] > 0
 
 
 def test_it_goes_on_from_a_checkpoint(runs, tmp_path, undisturbed):
