@@ -9,6 +9,8 @@ from dataclasses import replace
 from statistics import mean
 from typing import Any
 
+import numpy as np
+
 from hpcpar.comm import Communicator, agree, together
 from hpcpar.config import Config
 from hpcpar.data import Dataset, Sampler
@@ -21,6 +23,8 @@ from hpcpar.optim import learning_rate
 from hpcpar.parallel import ParallelModel, parallelize
 from hpcpar.parallel.state import collect, compare_copies
 from hpcpar.recovery import Crew
+from hpcpar.recovery.sentences import stopped
+from hpcpar.recovery.stop import StopSignals
 from hpcpar.run import Report
 from hpcpar.sync.local import LocalTraining
 
@@ -51,7 +55,7 @@ def train_locally(config: Config, comm: Communicator) -> None:
     looks = dataset.validation.spread(config.run.evaluate_samples)
     saving = open_writer(config, crew, model, numerics, dataset.digest, folder)
     meetings, met = 0, start
-    with Report(folder, start, config, dataset, model) as report, saving:
+    with Report(folder, start, config, dataset, model) as report, saving, StopSignals() as signals:
         steps = Steps(config, report, model, dataset)
         for step in range(start + 1, config.steps + 1):
             rate = learning_rate(config.optim, step - 1, config.steps)
@@ -64,10 +68,14 @@ def train_locally(config: Config, comm: Communicator) -> None:
             if was_due(met, step, config.run.evaluate_every, config.steps):
                 report.evaluation(model.evaluate(dataset.validation, looks))
             report.log()
-            if was_due(met, step, config.checkpoint.every, config.steps):
+            asked = comm.allreduce(np.array([float(signals.came)]), op="max")
+            stops = bool(asked[0]) and step < config.steps
+            if stops or was_due(met, step, config.checkpoint.every, config.steps):
                 local.hold(step)
                 saving.begin(step, sampler.state(step))
             saving.advance()
+            if stops:
+                crew.part(stopped(step, config.run.dir, []))
             meetings, met = meetings + 1, step
     compare_copies(model)
     weights = collect(model)

@@ -28,6 +28,8 @@ from hpcpar.parallel.layout import Layout
 from hpcpar.parallel.shares import lone_model
 from hpcpar.parallel.state import collect, compare_copies
 from hpcpar.recovery import Crew
+from hpcpar.recovery.sentences import stopped
+from hpcpar.recovery.stop import StopSignals
 from hpcpar.run import Report
 from hpcpar.sync.client import Client
 from hpcpar.sync.key_range import KeyRange
@@ -35,8 +37,11 @@ from hpcpar.sync.keys import Keys
 from hpcpar.sync.roles import Roles
 from hpcpar.sync.server import Server
 from hpcpar.sync.serving import serve
+from hpcpar.sync.stopping import Stopping
 
 __all__ = ["train_with_servers"]
+
+ASP = 20  # steps that the fastest worker may be ahead
 
 
 def train_with_servers(config: Config, comm: Communicator) -> None:
@@ -112,13 +117,17 @@ def compute(
     client = Client(model, mailbox, roles, config.sync, config.optim)
     client.load(start)
     saving = open_writer(config, crew, model, numerics, dataset.digest, folder)
-    with Report(folder, start, config, dataset, model) as report, saving:
+    # At a step all others have surely ended the one so long before; asp has no such bound, and so
+    # the fastest worker waits where it is this far ahead.
+    stopping = Stopping(comm, config.sync.staleness + 2 if config.sync.mode != "asp" else ASP)
+    with Report(folder, start, config, dataset, model) as report, saving, StopSignals() as signals:
         rows = Rows(report, model, dataset)
         for step in range(start + 1, config.steps + 1):
             rows.tell(client.pull(step))
             client.push(step, dataset.train, sampler.indices(step - 1))
+            stops = stopping.after(signals.came) and step < config.steps
             looks_due = due(step, config.run.evaluate_every, config.steps)
-            save_due = due(step, config.checkpoint.every, config.steps)
+            save_due = stops or due(step, config.checkpoint.every, config.steps)
             if looks_due or save_due:
                 rows.tell(client.meet(step))
             if looks_due:
@@ -127,7 +136,12 @@ def compute(
                 client.fetch_state(step)
                 saving.begin(step, sampler.state(step))
             saving.advance()
+            if stops:
+                rows.end()
+                client.end(stopped=True)
+                crew.part(stopped(step, config.run.dir, []))
         rows.end()
+        stopping.end()
     compare_copies(model)
     weights = collect(model)
     lost = client.end()

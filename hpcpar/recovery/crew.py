@@ -15,7 +15,7 @@ import contextlib
 import sys
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from mpi4py import MPI
 
@@ -97,8 +97,8 @@ class Crew(Standing):
                 asked = isinstance(error, StoppedError)
                 kind = ("regrow" if self._regrows else "stopped") if asked else "failed"
                 self.events.add(kind, str(error), self.step)
-                if asked and self.comm is not None and self.comm.rank == 0:
-                    print(f"hpcpar: {error}", file=sys.stderr, flush=True)
+                if asked:
+                    self._say(error)
                 self._part()
                 raise
             except _BalancedError as error:
@@ -226,6 +226,17 @@ class Crew(Standing):
             be_lost()
         give_up(self._everybody, "an audit")
         self._regroup()
+
+    def part(self, text: str) -> NoReturn:
+        """Raises `StoppedError`, which is told; for runs that this crew does not `work`."""
+        error = StoppedError(text)
+        self.events.add("stopped", text, self.step)
+        self._say(error)
+        raise error
+
+    def _say(self, error: Exception) -> None:
+        if self.comm is not None and self.comm.rank == 0:
+            print(f"hpcpar: {error}", file=sys.stderr, flush=True)
 
     def _part(self) -> None:
         """The ranks that train are at an end, and let the spare ones go."""

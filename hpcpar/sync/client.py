@@ -126,12 +126,12 @@ class Client:
                     at += size
         optimizer.steps = step
 
-    def end(self) -> set[int]:
+    def end(self, stopped: bool = False) -> set[int]:
         """Servers may go; those that were lost, which all that are left know now. Collective."""
         known = sorted(self._worker.lost)
         for text in agree(self._model.comm, json.dumps(known)):
             self._worker.learn(json.loads(text or "[]"))
-        self._worker.end()
+        self._worker.end(stopped)
         self._mailbox.flush()
         return self._worker.lost
 

@@ -32,7 +32,7 @@ class Server:
         post: sends a letter: to, words, arrays.
 
     Attributes: lost, the ranks that are known to be gone; ended, the workers that need no server
-    any more; shards, by range.
+    any more; stopped, whether they have stopped before their last step; shards, by range.
     """
 
     def __init__(
@@ -47,6 +47,7 @@ class Server:
         self._make_store, self._send = make_store, post
         self.lost: set[int] = set()
         self.ended: set[int] = set()
+        self.stopped = False
         self.shards = {n: Shard(n, make_store(n)) for n in roles.ranges(rank, ())}
         self._parts: dict[int, dict[int, Any]] = {}  # by clock and range
 
@@ -131,6 +132,7 @@ class Server:
 
     def _end(self, source: int, words: Words, arrays: Sequence[Any]) -> None:
         self.ended.add(source)
+        self.stopped |= words["stopped"]
 
     def _shard(self, source: int, words: Words) -> Shard | None:
         shard = self.shards.get(words["range"])

@@ -6,7 +6,7 @@ from typing import Any
 
 from hpcpar.comm.mailbox import Mailbox
 from hpcpar.comm.request import ranks_text
-from hpcpar.errors import HangError, LostRankError, UserError
+from hpcpar.errors import HangError, LostRankError, StoppedError, UserError
 from hpcpar.sync.roles import Roles
 from hpcpar.sync.server import Server
 from hpcpar.sync.worker import Waiting, Worker
@@ -19,8 +19,8 @@ LOOK = 0.5  # seconds between two looks for lost ranks while nothing comes
 def serve(server: Server, mailbox: Mailbox, roles: Roles) -> None:
     """Do what letters ask for, until all workers have said that they are at their end.
 
-    Raises `UserError` where an update could not be made, which all workers are told, and
-    `LostRankError` where a worker is gone.
+    Raises `UserError` where an update could not be made, which all workers are told,
+    `LostRankError` where a worker is gone, and `StoppedError` where they have stopped.
     """
     everybody = set(range(roles.workers))
     while not server.ended >= everybody:
@@ -36,6 +36,8 @@ def serve(server: Server, mailbox: Mailbox, roles: Roles) -> None:
                 mailbox.flush()
                 raise
     mailbox.flush()
+    if server.stopped:
+        raise StoppedError("the workers have stopped")
 
 
 def drive(

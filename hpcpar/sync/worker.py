@@ -111,10 +111,10 @@ class Worker:
             self._hear((yield self._servers(self._asked)))
         return [self._arrays[number] for number in range(self._roles.servers)]
 
-    def end(self) -> None:
-        """No server is needed any more."""
+    def end(self, stopped: bool = False) -> None:
+        """No server is needed any more; `stopped`, until the run goes on."""
         for server in range(self._roles.servers):
-            self._post(self._roles.rank(server), {"kind": "end"})
+            self._post(self._roles.rank(server), {"kind": "end", "stopped": stopped})
 
     def learn(self, lost: Collection[int]) -> None:
         """Ranks are gone: what they were asked goes to those that took over."""

@@ -1,7 +1,8 @@
 """`hpcpar.train` whose servers are killed: `python tests/programs/server_dies.py WHAT ...`.
 
 WHAT is RANK@LETTERS, several joined by commas: the rank sends itself SIGKILL when it has heard so
-many letters, before it does anything about the last one. The rest are arguments of training.
+many letters, before it does anything about the last one; on a worker it is RANK@STEP, and SIGUSR1
+before it pushes. The rest are arguments of training.
 """
 
 import os
@@ -12,6 +13,7 @@ from typing import Any
 import hpcpar.train
 import hpcpar.train_servers
 from hpcpar.entry import run_ranks
+from hpcpar.sync.client import Client
 from hpcpar.sync.server import Server
 
 WHAT = {int(rank): int(letters) for rank, letters in
@@ -31,7 +33,17 @@ class DyingServer(Server):
         super().hear(source, words, arrays)
 
 
+class AskedClient(Client):
+    """It is asked to stop."""
+
+    def push(self, step: int, *arguments: Any) -> None:
+        """As it is, after the signal."""
+        if step == WHAT.get(self._rank):
+            os.kill(os.getpid(), signal.SIGUSR1)
+        super().push(step, *arguments)
+
+
 if __name__ == "__main__":
     serving: Any = hpcpar.train_servers
-    serving.Server = DyingServer
+    serving.Server, serving.Client = DyingServer, AskedClient
     run_ranks(lambda world: hpcpar.train.main(sys.argv[2:], world))

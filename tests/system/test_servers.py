@@ -10,6 +10,7 @@ from launch import mpirun_command, run, start_mpirun
 from long import LONG
 from training import metrics, sha256, summary, train_all
 
+from hpcpar.errors import EXIT_REQUEUE
 from hpcpar.launch.mpirun import FAULT_TOLERANT
 
 PROGRAM = Path(__file__).parents[1] / "programs" / "server_dies.py"
@@ -25,6 +26,8 @@ RUNS = {
     "momentum alone": (2, ["--optim.name", "momentum"]),
     "sgd": (4, [SERVERS, 2, "--optim.name", "sgd"]),
     "sgd alone": (2, ["--optim.name", "sgd"]),
+    "local": (3, ["--sync.mode", "local", "--sync.every", 4]),
+    "local alone": (1, ["--sync.mode", "local", "--sync.every", 5]),
 }
 
 
@@ -56,18 +59,53 @@ def test_others_learn_too(runs, undisturbed, name):
     assert told["pulls"] > STEPS and told["bytes"] > 0
 
 
+def test_local_steps_are_ordinary_ones_until_workers_meet(runs, straight_rows):
+    """On one worker; on three each has a share of the samples."""
+    folder = runs[0]
+    alone = metrics(folder / "local alone")
+    same = [a["loss"] == b["loss"] for a, b in zip(alone, straight_rows, strict=True)]
+    assert all(same[:5]) and not any(same[5:]), "the weights after step 5 are those of a meeting"
+    rows, told = metrics(folder / "local"), summary(folder / "local")["sync"]
+    assert [row["step"] for row in rows] == list(range(1, STEPS + 1))
+    assert told["meetings"] == 3 and rows[-1]["loss"] < rows[0]["loss"]
+    assert rows[0]["loss"] == straight_rows[0]["loss"], "the same samples, and the same sum"
+
+
+@pytest.fixture(scope="module")
+def straight_rows(runs):
+    """Of training as always."""
+    return metrics(runs[0] / "bsp")
+
+
 def test_it_goes_on_from_a_checkpoint(runs, tmp_path, undisturbed):
     """As if killed after step 8; on other ranks, with other servers and without."""
     told = {}
-    for name, ranks, servers in ("bsp", 6, 3), ("ssp 0", 2, 0):
+    for name, ranks, *mode in (
+        ("bsp", 6, SERVERS, 3),
+        ("ssp 0", 2, SERVERS, 0, "--sync.mode", "bsp"),
+        ("local", 3),
+    ):
         shutil.copytree(runs[0] / name, tmp_path / name)
         (tmp_path / name / "summary.json").unlink()
         shutil.rmtree(tmp_path / name / "checkpoints" / f"step-{STEPS:08d}")
-        mode = [SERVERS, servers, "--sync.mode", "bsp"]
         told[name] = ranks, ["--run.resume", "true", *mode]
     said = train_all(start_mpirun, tmp_path, told)
     assert all("continuing after step 8" in said[name].stdout for name in told)
-    assert {sha256(said[name]) for name in told} == {undisturbed(STEPS)}
+    assert sha256(said["bsp"]) == sha256(said["ssp 0"]) == undisturbed(STEPS)
+    assert sha256(said["local"]) == sha256(runs[1]["local"])
+
+
+def test_a_signal_stops_all_workers_at_the_same_step(tmp_path, config, undisturbed):
+    """Which are not at the same step; what is saved goes on as if nothing had been."""
+    folder = tmp_path / "run"
+    words = [config, "--steps", STEPS, SERVERS, 1, "--run.dir", folder, "--sync.mode", "ssp"]
+    done = start_mpirun(4, PROGRAM, "1@4", *map(str, words))
+    assert done.returncode == EXIT_REQUEUE, done.stderr
+    assert done.stderr.count("hpcpar: stopped after step 6, saved: start again with") == 1
+    assert [row["step"] for row in metrics(folder)] == list(range(1, 7))
+    again = [*words, "--run.resume", "true"]
+    done = start_mpirun(3, "-m", "hpcpar.train", *map(str, again))
+    assert done.returncode == 0 and sha256(done) == undisturbed(STEPS), done.stderr
 
 
 @pytest.mark.parametrize("seed", range(20) if LONG else [3])
