@@ -23,6 +23,7 @@ from hpcpar.optim import learning_rate
 from hpcpar.parallel import ParallelModel, parallelize
 from hpcpar.parallel.state import collect, compare_copies
 from hpcpar.recovery import Crew
+from hpcpar.recovery.needs import check_needs
 from hpcpar.recovery.sentences import stopped
 from hpcpar.recovery.stop import StopSignals
 from hpcpar.run import Report
@@ -35,6 +36,7 @@ def train_locally(config: Config, comm: Communicator) -> None:
     """One training run, from its data to the hash of its weights. Collective."""
     with together(comm):
         check(config)
+    check_needs(config.recovery, comm)
     numerics = same_numerics(config, comm)
     dataset, plain = open_all(config, comm)
     parallel = replace(config.parallel, data=-1, zero=1)
@@ -96,6 +98,8 @@ def check(config: Config) -> None:
         raise UserError("--sync.mode local goes with --parallel.zero 0 or 1, and without a plan")
     if config.audit or config.optim.on_spike != "stop":
         raise UserError("--sync.mode local goes without --audit, and with --optim.on_spike stop")
+    if config.run.trace or parallel.balance:
+        raise UserError("--run.trace and --parallel.balance go with --sync.mode bsp")
     if config.recovery == "shrink":
         raise UserError("--sync.mode local cannot go on without a rank: leave --recovery out, or "
                         "take relaunch")  # fmt: skip

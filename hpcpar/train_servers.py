@@ -28,6 +28,7 @@ from hpcpar.parallel.layout import Layout
 from hpcpar.parallel.shares import lone_model
 from hpcpar.parallel.state import collect, compare_copies
 from hpcpar.recovery import Crew
+from hpcpar.recovery.needs import check_needs
 from hpcpar.recovery.sentences import stopped
 from hpcpar.recovery.stop import StopSignals
 from hpcpar.run import Report
@@ -48,6 +49,7 @@ def train_with_servers(config: Config, comm: Communicator) -> None:
     """One training run, from its data to the hash of its weights. Collective."""
     with together(comm):
         check(config)
+    check_needs(config.recovery, comm)
     numerics = same_numerics(config, comm)
     dataset, plain = open_all(config, comm)
     roles = Roles(comm.size - config.sync.servers, config.sync.servers)
@@ -78,6 +80,8 @@ def check(config: Config) -> None:
                         "--sync.servers")  # fmt: skip
     if config.optim.on_spike != "stop":
         raise UserError("--sync.servers goes with --optim.on_spike stop only")
+    if config.run.trace or parallel.balance:
+        raise UserError("--run.trace and --parallel.balance are for training without servers")
 
 
 def hold(

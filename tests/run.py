@@ -128,7 +128,9 @@ class Runner:
             "--color=yes" if sys.stdout.isatty() else "--color=no"
         )  # mpirun gives a terminal always
         quiet = ["-qq", "--no-summary", color, "-p", "no:cacheprovider"]
-        return ["tests/rank.py", str(folder), *quiet, *self.selection]
+        # A test of thousands of cases takes longer than one that hangs would be given.
+        patience = ["-o", "timeout=900"] if LONG else []
+        return ["tests/rank.py", str(folder), *quiet, *patience, *self.selection]
 
     def _collect(self) -> Tests:
         """The tests that every rank of an MPI launch must find."""

@@ -55,6 +55,7 @@ class Mailbox:
         self._own = deque[Letter]()  # to itself
         self._leaving: list[tuple[MPI.Request, int, np.ndarray]] = []
         self._next, self._looked = 0, time.monotonic()
+        self._status = MPI.Status()
 
     def post(self, to: int, words: Words, *arrays: Array) -> None:
         """Send a letter; the arrays may be changed afterwards."""
@@ -79,13 +80,12 @@ class Mailbox:
             source = (self._next + shift) % self.size
             if source == self.rank:
                 continue
-            status = MPI.Status()
             try:
                 # Also of those that are lost: what they had sent before may still be there.
-                message = self._mpi.Improbe(source, MPI.ANY_TAG, status)
+                message = self._mpi.Improbe(source, MPI.ANY_TAG, self._status)
                 if message is None:
                     continue
-                data = np.empty(status.Get_count(MPI.BYTE), np.uint8)
+                data = np.empty(self._status.Get_count(MPI.BYTE), np.uint8)
                 message.Recv((data, MPI.BYTE))
             except MPI.Exception as error:
                 self._note(error, source)

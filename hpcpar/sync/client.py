@@ -1,18 +1,19 @@
 """What a worker asks of the servers in a training: weights, updates, a meeting."""
 
 import json
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from hpcpar.comm import agree
 from hpcpar.comm.mailbox import Mailbox
-from hpcpar.device import Array
-from hpcpar.optim import OptimConfig, clip_scale, exact_parts, norm_of
-from hpcpar.parallel.blocks import block_sums
+from hpcpar.optim import OptimConfig, clip_scale
+from hpcpar.parallel.gradients import RunRoots
 from hpcpar.sync.config import SyncConfig
 from hpcpar.sync.key_range import on_the_wire
 from hpcpar.sync.keys import Keys, joined, spread
+from hpcpar.sync.own_gradient import own_gradient, own_norm
 from hpcpar.sync.roles import Roles
 from hpcpar.sync.serving import drive
 from hpcpar.sync.shard import Payload
@@ -92,8 +93,10 @@ class Client:
         own = self._model.own_leaves
         words: dict[str, Any] = {"leaves": [own.start, own.stop]}
         first = words | {"losses": sorted(losses.items())}
+        if self._rank == 0:
+            first["since"] = self._told  # what was told up to it may be forgotten
         if not self._ordered:
-            norm, scale = self._clipped([total.roots for total in roots], len(losses))
+            norm, scale = self._clipped(roots, len(losses))
             words |= {"scale": scale, "worker": self._rank}
             first |= words | {"norm": norm}
         payloads = []
@@ -139,18 +142,10 @@ class Client:
         comm = self._model.comm
         return drive(self._worker, self._mailbox, waiting, comm.timeout, comm.progress)
 
-    def _clipped(self, roots: list[list[Array]], micros: int) -> tuple[float, float]:
+    def _clipped(self, roots: Sequence[RunRoots], micros: int) -> tuple[float, float]:
         """Norm of this worker's gradient by itself, and what it is to be multiplied with."""
         if not micros:
             return 0.0, 0.0
-        holdings, found = self._model.holdings, list[float]()
-        totals: list[Array] = [sum(own[1:], own[0]) for own in roots]
-        for tie in holdings.ties:
-            totals[tie.bucket] = totals[tie.bucket] + totals[tie.other]
-        for number in holdings.has_weights:
-            for piece in holdings.buckets[number].pieces():
-                gradient = totals[number][piece.at : piece.at + piece.size]
-                found += block_sums(piece.parameter, gradient, piece.run)
         factor = self._model.micros_a_step / micros
-        norm = norm_of(exact_parts(found)) * factor
+        norm = own_norm(self._model, own_gradient(self._model, roots)) * factor
         return norm, factor * clip_scale(norm, self._clip)

@@ -10,17 +10,10 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from hpcpar.device import Array
-from hpcpar.optim import (
-    OptimConfig,
-    Optimizer,
-    clip_scale,
-    exact_parts,
-    make_optimizer,
-    norm_of,
-)
-from hpcpar.parallel.blocks import block_sums
+from hpcpar.optim import OptimConfig, Optimizer, clip_scale, make_optimizer
 from hpcpar.parallel.buckets import Piece
 from hpcpar.sync.config import SyncConfig
+from hpcpar.sync.own_gradient import own_gradient, own_norm
 from hpcpar.tree import TreeSum
 
 if TYPE_CHECKING:
@@ -85,16 +78,11 @@ class LocalTraining:
     ) -> tuple[dict[int, float], float]:
         """A step with this worker's samples of a batch; its micro-batches' losses, and its norm."""
         roots, losses = self._model.roots(part, indices)
-        holdings, factor = self._model.holdings, self._model.micros_a_step / len(losses)
-        totals: list[Array] = [sum(total.roots[1:], total.roots[0]) for total in roots]
-        for tie in holdings.ties:
-            totals[tie.bucket] = totals[tie.bucket] + totals[tie.other]
-        gradients = {p.name: totals[number][p.at : p.at + p.size] for number, p in self._pieces}
+        factor = self._model.micros_a_step / len(losses)
         with self._model.timeline.on("compute", "update"):
-            sums: list[float] = []
-            for _, piece in self._pieces:
-                sums += block_sums(piece.parameter, gradients[piece.name], piece.run)
-            norm = norm_of(exact_parts(sums)) * factor
+            totals = own_gradient(self._model, roots)
+            norm = own_norm(self._model, totals) * factor
+            gradients = {p.name: totals[n][p.at : p.at + p.size] for n, p in self._pieces}
             params = {
                 p.name: w for (_, p), (_, w) in zip(self._pieces, self._weights(), strict=True)
             }

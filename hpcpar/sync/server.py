@@ -138,7 +138,7 @@ class Server:
         shard = self.shards.get(words["range"])
         if shard is None:
             why = f"key range {words['range']} was lost with its backup"
-            self._post(source, {"kind": "fail", "why": why})
+            self._post(source, {"kind": "fail", "why": why, "gone": True})
         return shard
 
     # From other servers.

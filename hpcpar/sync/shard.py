@@ -87,6 +87,8 @@ class Shard:
             return False
         self.done[key.worker] = key.clock
         self.pending[key] = push
+        if "since" in push.words:  # also where nobody pulls, on the backup
+            self.news(push.words["since"])
         return True
 
     def complete(self, workers: int) -> list[Payload]:

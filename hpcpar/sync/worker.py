@@ -8,7 +8,7 @@ at most, and posts it again where a server was lost before it has acknowledged i
 from collections.abc import Callable, Collection, Generator, Sequence
 from typing import Any
 
-from hpcpar.errors import UserError
+from hpcpar.errors import LostRankError, UserError
 from hpcpar.sync.roles import Roles
 from hpcpar.sync.shard import Payload
 
@@ -137,7 +137,7 @@ class Worker:
         self.learn(words.get("lost", ()))
         kind = words["kind"]
         if kind == "fail":
-            raise UserError(words["why"])
+            raise (LostRankError if words.get("gone") else UserError)(words["why"])
         number = words["range"]
         if kind == "ack":
             if self._unacknowledged.get(number, (0,))[0] == words["clock"]:
@@ -164,7 +164,7 @@ class Worker:
     def _first(self, number: int) -> int:
         holders = self._roles.holders(number, self.lost)
         if not holders:
-            raise UserError("all servers were lost: start again from the newest checkpoint")
+            raise LostRankError("all servers were lost: start again from the newest checkpoint")
         return holders[0]
 
     def _servers(self, numbers: Collection[int]) -> list[int]:
