@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 __all__ = ["Performer", "visits"]
 
 Key = tuple[int, int]  # micro-batch and stage
+Saved = list[tuple[Layer, Any]]  # layers as they were called, and what each needs later
 
 
 class Performer:
@@ -70,7 +71,7 @@ class Performer:
         self._timeline = timeline
         self._last = holdings.count - 1
         self._here: dict[Key, Array] = {}  # outputs and gradients that wait for their use
-        self._saved: dict[Key, list[tuple[Layer, Any]]] = {}
+        self._saved: dict[Key, Saved] = {}
         self._coming: dict[Key, tuple[Request, Array]] = {}
         self._going: list[tuple[Request, Array]] = []
         self._perform: dict[type, Callable[[Any], None]] = {
@@ -196,7 +197,7 @@ class Performer:
             self._pass(layers[::-1])
             return
         dy, saved = self._output_gradient(action)
-        kept: list[tuple[Layer, Any]] = []
+        kept: Saved = []
         with self._timeline.on("compute", action):
             for number, (layer, one) in zip(reversed(layers), reversed(saved), strict=True):
                 p = self._take(number)
@@ -220,9 +221,7 @@ class Performer:
                 self._gradients.written(slot, number)
                 self._progress()
 
-    def _output_gradient(
-        self, action: Backward | BackwardInput
-    ) -> tuple[Any, list[tuple[Layer, Any]]]:
+    def _output_gradient(self, action: Backward | BackwardInput) -> tuple[Any, Saved]:
         """The gradient of a stage's output, and what its layers saved."""
         key = action.micro, action.stage
         saved = self._saved.pop(key)

@@ -1,5 +1,7 @@
 """Sequences of several documents: each is attended to as if it were there by itself."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -9,7 +11,7 @@ from hpcpar.data.documents import Documents, squared_lengths
 from hpcpar.nn import Arena, Flat, gpt
 from hpcpar.nn.attention import Attention
 from hpcpar.nn.documents import document_starts, model_within
-from hpcpar.nn.ops import score_blocks
+from hpcpar.nn.ops import attention, score_blocks
 from hpcpar.parallel.recompute import recomputed
 
 random = np.random.default_rng(4)
@@ -40,8 +42,12 @@ LAYOUTS = {  # lengths of the documents of two sequences
 
 @pytest.mark.parametrize("name", LAYOUTS)
 @pytest.mark.parametrize("size", [1.0, 30.0, 1000.0])  # of the scores of one head; some overflow
-@pytest.mark.parametrize("tile", [3, 64])
+@pytest.mark.parametrize("tile", [3, 64, None])
 def test_attention_is_that_of_each_document_by_itself(monkeypatch, name, size, tile):
+    if tile is None:  # as on a GPU: all sequences and all rows at once
+        library = SimpleNamespace(**{name: getattr(np, name) for name in dir(np)})
+        for module in (score_blocks, attention):
+            monkeypatch.setattr(module, "namespace", lambda array: library)
     monkeypatch.setattr(score_blocks, "TILE", tile)
     heads, width, length = 2, 4, 13
     qkv = random.standard_normal((2, length, 3, heads, width))
@@ -49,11 +55,11 @@ def test_attention_is_that_of_each_document_by_itself(monkeypatch, name, size, t
     qkv, bias = qkv.reshape(2, length, -1), random.standard_normal(3 * heads * width)
     dout = random.standard_normal((2, length, heads * width))
 
-    def run(attention, part, gradient):
+    def run(layer, part, gradient):
         arena = Arena()
-        kept = attention.forward(arena.copy(part), bias, arena)
+        kept = layer.forward(arena.copy(part), bias, arena)
         out, d = kept.out.copy(), np.full_like(part, np.nan)
-        attention.backward(gradient.copy(), kept, d, arena)
+        layer.backward(gradient.copy(), kept, d, arena)
         arena.give(kept)
         assert arena.lent == 0
         return out, d
