@@ -273,6 +273,7 @@ def _words(flag: str) -> list[str]:
 # Smallest and largest value of what the types allow and no run can do.
 _RANGES: dict[str, tuple[float, float]] = {
     "steps": (1, math.inf), "audit": (0, math.inf), "threads": (0, 4096), "data.validation": (0, 1),
+    "data.separator": (0, (1 << 31) - 2),
     "batch.size": (1, 1 << 31), "batch.micro": (1, 1 << 31), "batch.leaves": (1, math.inf),
     "model.layers": (1, 10_000), "model.heads": (1, math.inf), "model.width": (1, 1 << 20),
     "model.context": (1, 1 << 24), "model.vocabulary": (0, 1 << 24),

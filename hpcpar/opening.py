@@ -4,7 +4,7 @@ import hpcpar.threads
 from hpcpar import checkpoint
 from hpcpar.comm import Communicator, agree, compare_ranks, together
 from hpcpar.config import Config
-from hpcpar.data import Dataset, open_data
+from hpcpar.data import Dataset, Sampler, make_sampler, open_data
 from hpcpar.entry import note
 from hpcpar.errors import UserError
 from hpcpar.fingerprint import differences, fingerprint
@@ -15,7 +15,7 @@ from hpcpar.parallel.state import shapes
 from hpcpar.recovery import Crew
 from hpcpar.run import RunFolder, replayable
 
-__all__ = ["begin", "due", "open_all", "open_writer", "same_numerics"]
+__all__ = ["begin", "due", "open_all", "open_sampler", "open_writer", "same_numerics"]
 
 
 def open_all(config: Config, comm: Communicator) -> tuple[Dataset, Model]:
@@ -25,6 +25,14 @@ def open_all(config: Config, comm: Communicator) -> tuple[Dataset, Model]:
         config.model = fit_data(config.model, dataset)
         plain = build_model(config.model, dataset)
     return dataset, plain
+
+
+def open_sampler(config: Config, dataset: Dataset) -> Sampler:
+    """Which samples each step has."""
+    batch = config.batch
+    return make_sampler(
+        dataset.train, config.data, batch.size, batch.micro, batch.leaves, config.seed
+    )
 
 
 def same_numerics(config: Config, comm: Communicator) -> dict[str, str]:

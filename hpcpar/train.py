@@ -11,11 +11,10 @@ import sys
 
 from hpcpar.comm import Communicator, together
 from hpcpar.config import Config, share_config
-from hpcpar.data import Sampler
 from hpcpar.entry import note, run_ranks
 from hpcpar.fingerprint import weights_sha256
 from hpcpar.mesh import Mesh
-from hpcpar.opening import begin, due, open_all, open_writer, same_numerics
+from hpcpar.opening import begin, due, open_all, open_sampler, open_writer, same_numerics
 from hpcpar.optim import clip_scale, learning_rate
 from hpcpar.parallel import parallelize
 from hpcpar.parallel.choose import choose
@@ -44,7 +43,7 @@ def train(config: Config, crew: Crew, comm: Communicator) -> None:
         sizes = parallel.sizes(comm.size)
     mesh = Mesh(comm, **sizes)
     model = parallelize(plain, mesh, parallel, config.batch, config.optim, config.reproducible)
-    sampler = Sampler(len(dataset.train), config.batch.size, config.seed)
+    sampler = open_sampler(config, dataset)
     audit = Audit(model, config.audit, crew.survives, crew.events)
     for words in [*model.notes, *audit.notes]:
         note(words, comm)

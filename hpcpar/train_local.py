@@ -13,12 +13,12 @@ import numpy as np
 
 from hpcpar.comm import Communicator, agree, together
 from hpcpar.config import Config
-from hpcpar.data import Dataset, Sampler
+from hpcpar.data import Dataset
 from hpcpar.entry import note
 from hpcpar.errors import UserError
 from hpcpar.fingerprint import weights_sha256
 from hpcpar.mesh import Mesh
-from hpcpar.opening import begin, due, open_all, open_writer, same_numerics
+from hpcpar.opening import begin, due, open_all, open_sampler, open_writer, same_numerics
 from hpcpar.optim import learning_rate
 from hpcpar.parallel import ParallelModel, parallelize
 from hpcpar.parallel.state import collect, compare_copies
@@ -47,7 +47,7 @@ def train_locally(config: Config, comm: Communicator) -> None:
             f"{comm.size} workers are more than a batch has leaves: take at most "
             f"{comm.size - model.idle_ranks} ranks, or more --batch.leaves"
         )
-    sampler = Sampler(len(dataset.train), config.batch.size, config.seed)
+    sampler = open_sampler(config, dataset)
     for words in model.notes:
         note(words, comm)
     local = LocalTraining(model, config.optim, config.sync)

@@ -16,13 +16,13 @@ from hpcpar.comm.ending import end_process
 from hpcpar.comm.flight.words import rank_names
 from hpcpar.comm.mailbox import Mailbox
 from hpcpar.config import Config
-from hpcpar.data import Dataset, Sampler
+from hpcpar.data import Dataset
 from hpcpar.entry import note
 from hpcpar.errors import UserError
 from hpcpar.fingerprint import weights_sha256
 from hpcpar.mesh import Mesh
 from hpcpar.nn import Model
-from hpcpar.opening import begin, due, open_all, open_writer, same_numerics
+from hpcpar.opening import begin, due, open_all, open_sampler, open_writer, same_numerics
 from hpcpar.parallel import ParallelModel, parallelize
 from hpcpar.parallel.layout import Layout
 from hpcpar.parallel.shares import lone_model
@@ -112,7 +112,7 @@ def compute(
     parallel = replace(config.parallel, data=-1, zero=1)
     mesh = Mesh(comm, **parallel.sizes(comm.size))
     model = parallelize(plain, mesh, parallel, config.batch, config.optim, config.reproducible)
-    sampler = Sampler(len(dataset.train), config.batch.size, config.seed)
+    sampler = open_sampler(config, dataset)
     for words in model.notes:
         note(words, comm)
     crew = Crew(replace(config, recovery="none"), comm)

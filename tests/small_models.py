@@ -2,12 +2,13 @@
 
 import numpy as np
 
+from hpcpar.data import Part
 from hpcpar.nn import Model, gpt, linear, mlp
 
 __all__ = ["Rows", "Tokens", "small_model"]
 
 
-class Tokens:
+class Tokens(Part):
     """Random tokens, the same for a sample on every rank."""
 
     targets_per_sample = 8
@@ -20,7 +21,7 @@ class Tokens:
         return np.ascontiguousarray(tokens[:, :-1]), np.ascontiguousarray(tokens[:, 1:])
 
 
-class Rows:
+class Rows(Part):
     """Random rows of a table, and their classes."""
 
     targets_per_sample = 1

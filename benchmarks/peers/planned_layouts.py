@@ -42,6 +42,9 @@ class Tokens:
         tokens = random.integers(0, GPT["vocabulary"], (len(indices), GPT["context"] + 1), np.int32)
         return np.ascontiguousarray(tokens[:, :-1]), np.ascontiguousarray(tokens[:, 1:])
 
+    def documents(self, indices: np.ndarray) -> np.ndarray | None:
+        return None
+
 
 class PlannedSleep(Sleeping):
     """A layer that sleeps, and takes nothing from the arena."""

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 import hpcpar
+from hpcpar.data import Part
 from hpcpar.nn import Model, Parameter
 from hpcpar.nn.losses import SquaredError
 from hpcpar.parallel import BatchConfig, ParallelConfig, parallelize
@@ -51,7 +52,7 @@ class Sleeping:
         return shape
 
 
-class Ones:
+class Ones(Part):
     """Samples."""
 
     targets_per_sample = 1

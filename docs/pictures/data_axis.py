@@ -78,7 +78,7 @@ def _train(parallel: Any, leaves: int, begin: Any = lambda micro: None) -> None:
         begin(int(indices[0]))
         return np.ones((len(indices), WIDTHS[0]), np.float32), np.zeros(len(indices), np.int64)
 
-    part: Any = SimpleNamespace(targets_per_sample=1, batch=batch)
+    part: Any = SimpleNamespace(targets_per_sample=1, batch=batch, documents=lambda indices: None)
     with np.errstate(all="ignore"):  # what was not received may be any number
         parallel.loss_and_gradients(part, np.arange(leaves))
         parallel.update.step(1e-3, 1.0)

@@ -5,6 +5,7 @@ from hpcpar.data.config import DataConfig
 from hpcpar.data.dataset import Dataset, Part
 from hpcpar.data.open import consecutive_windows, open_data
 from hpcpar.data.sampler import Sampler
+from hpcpar.data.samplers import make_sampler
 
 __all__ = [
     "DataConfig",
@@ -13,5 +14,6 @@ __all__ = [
     "Sampler",
     "bigram_loss",
     "consecutive_windows",
+    "make_sampler",
     "open_data",
 ]

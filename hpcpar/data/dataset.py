@@ -6,6 +6,8 @@ from typing import Literal
 
 import numpy as np
 
+from hpcpar.data.documents import Documents
+
 __all__ = ["Dataset", "Part"]
 
 
@@ -29,6 +31,18 @@ class Part(ABC):
         float32 (B, O) for numbers.
         """
 
+    def documents(self, indices: np.ndarray) -> np.ndarray | None:
+        """The number of each input position's document: int32 (B, T), in which it does not fall.
+
+        None where samples are no sequences of documents: then attention sees all of a sample.
+        """
+        return None
+
+    @property
+    def classes(self) -> np.ndarray | None:
+        """The class of each sample, int64 (N,), where targets are classes."""
+        return None
+
     def spread(self, count: int) -> np.ndarray:
         """The numbers of `count` samples, evenly spread over the part; of all for 0 or too many."""
         samples = len(self)
@@ -39,7 +53,7 @@ class Part(ABC):
 
 @dataclass(frozen=True)
 class Dataset:
-    """Data that is ready to be trained on. Fields that do not go with its kind are 0 or "".
+    """Data that is ready to be trained on. Fields that do not go with its kind are 0, "" or None.
 
     Every rank holds one, over the same content: `digest` says so.
     """
@@ -51,17 +65,21 @@ class Dataset:
     digest: str  # sha256 of the content, hexadecimal
     length: int  # bytes, tokens or rows
     vocabulary: int = 0  # text: tokens are below it
+    documents: Documents | None = None  # text: where attention stays within them
     features: int = 0  # table: columns of the inputs
     outputs: int = 0  # table: classes, or columns of the targets
     task: Literal["", "classification", "regression"] = ""  # table
 
     def describe(self) -> str:
         """One line for people."""
-        unit = "rows" if self.kind == "table" else self.kind
+        unit: str = "rows" if self.kind == "table" else self.kind
         sizes = f"{len(self.train):,} samples to train on and {len(self.validation):,} to validate"
         if self.kind == "table":
             wanted = (
                 "classes" if self.task == "classification" else f"output{'s' * (self.outputs > 1)}"
             )
             sizes += f", {self.features} features, {self.outputs} {wanted}"
+        if self.documents is not None:
+            count = len(self.documents)
+            unit += f" in {count:,} document{'s' * (count > 1)}"
         return f"{self.length:,} {unit} of {self.title} ({sizes})"

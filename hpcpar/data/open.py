@@ -13,8 +13,14 @@ from hpcpar.data.files import find_files, title
 from hpcpar.data.split import split
 from hpcpar.data.table import open_table
 from hpcpar.data.table_sources import plan_table
-from hpcpar.data.text import VOCABULARY, open_text, plan_text
-from hpcpar.data.tokens import TokenFile, open_tokens, plan_tokens
+from hpcpar.data.text import VOCABULARY, open_text, plan_text, text_documents
+from hpcpar.data.tokens import (
+    TokenFile,
+    ended_documents,
+    open_tokens,
+    plan_tokens,
+    token_documents,
+)
 from hpcpar.data.windows import Stream, Windows, count_windows
 from hpcpar.errors import UserError
 
@@ -42,11 +48,13 @@ def open_data(config: DataConfig, context: int, comm: "Communicator | None" = No
     return _open(cache.open(recipe.name), config, context)
 
 
-def consecutive_windows(path: str, kind: str, context: int, vocabulary: int) -> Windows:
+def consecutive_windows(
+    path: str, kind: str, context: int, vocabulary: int, separator: int | None = None
+) -> Windows:
     """All windows of one file, in order, read where it lies; `kind` is "bytes" or "tokens".
 
-    Raises `UserError` when it cannot be read, is shorter than one window, or has a token that is
-    not below `vocabulary`.
+    With a separator attention stays within the documents that it ends. Raises `UserError` when the
+    file cannot be read, is shorter than one window, or has a token that is not below `vocabulary`.
     """
     file = find_files([path], (".bin",) if kind == "tokens" else ("",))
     if len(file) != 1:
@@ -63,19 +71,29 @@ def consecutive_windows(path: str, kind: str, context: int, vocabulary: int) -> 
     content = tokens.map()
     if int(content.max()) >= vocabulary:
         raise UserError(f"{path} has token {content.max()}, the model's are below {vocabulary}")
-    return Windows(Stream([content]), context, np.arange(windows))
+    cuts = None
+    if separator is not None:
+        cuts = ended_documents(np.flatnonzero(content == separator), len(content))
+    return Windows(Stream([content]), context, np.arange(windows), cuts)
 
 
 def _plan(config: DataConfig) -> Recipe:
     config.check()
-    plans = {"bytes": plan_text, "tokens": plan_tokens, "table": plan_table}
-    return plans[config.kind](config.paths)
+    if config.kind == "tokens":
+        return plan_tokens(config.paths, config.separator if config.documents else None)
+    return (plan_text if config.kind == "bytes" else plan_table)(config.paths)
 
 
 def _open(entry: Entry, config: DataConfig, context: int) -> Dataset:
     name = title(config.paths)
     if config.kind == "table":
-        return open_table(entry, name, config.validation, config.task)
+        table = open_table(entry, name, config.validation, config.task)
+        if config.stratify and table.train.classes is None:
+            raise UserError(
+                f"--data.stratify is for classes, and the targets of {name} are numbers: leave it "
+                "out, or take --data.task classification"
+            )
+        return table
     if config.kind == "tokens":
         stream, vocabulary = open_tokens(entry)
     else:
@@ -88,14 +106,20 @@ def _open(entry: Entry, config: DataConfig, context: int) -> Dataset:
             f"or lower --model.context {context}"
         )
     train, held = split(windows, config.validation)
+    cuts = None
+    if config.documents and config.kind == "tokens":
+        cuts = token_documents(entry, config.separator, name)
+    elif config.documents:
+        cuts = text_documents(entry)
     return Dataset(
         kind=config.kind,
         title=name,
-        train=Windows(stream, context, train),
-        validation=Windows(stream, context, held),
+        train=Windows(stream, context, train, cuts),
+        validation=Windows(stream, context, held, cuts),
         digest=entry.meta["digest"],
         length=len(stream),
         vocabulary=vocabulary,
+        documents=cuts,
     )
 
 

@@ -46,8 +46,11 @@ class Sampler:
     def _order(self, epoch: int) -> np.ndarray:
         order = self._orders.get(epoch)
         if order is None:
-            order = generator(self._seed, "epoch", epoch).permutation(self._samples)
+            order = self._draw(epoch)
             while len(self._orders) >= 2:  # a batch on the border of two epochs needs both
                 self._orders.pop(min(self._orders))
             self._orders[epoch] = order
         return order
+
+    def _draw(self, epoch: int) -> np.ndarray:
+        return generator(self._seed, "epoch", epoch).permutation(self._samples)

@@ -41,6 +41,10 @@ class Rows(Part):
     def __len__(self) -> int:
         return len(self._numbers)
 
+    @property
+    def classes(self) -> np.ndarray | None:
+        return self._y[self._numbers] if self._y.ndim == 1 else None
+
     def batch(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         rows = self._numbers[indices]
         x = self._x[rows]

@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 
 from hpcpar.data.cache import Entry, Recipe
+from hpcpar.data.documents import Documents
 from hpcpar.data.files import SourceFile, find_files, standard_library, title
 from hpcpar.data.windows import Stream
 from hpcpar.errors import UserError
 
-__all__ = ["VOCABULARY", "open_text", "plan_text"]
+__all__ = ["VOCABULARY", "open_text", "plan_text", "text_documents"]
 
 VOCABULARY = 256
 CONTENT = "content.bin"
@@ -31,6 +32,12 @@ def plan_text(paths: list[str]) -> Recipe:
 def open_text(entry: Entry) -> Stream:
     """The bytes, mapped into memory; ranks of a node share the pages."""
     return Stream([np.memmap(entry.folder / CONTENT, np.uint8, mode="r")])
+
+
+def text_documents(entry: Entry) -> Documents:
+    """One a file; empty files are none."""
+    sizes = np.array([size for _, size, *_ in entry.meta["sources"] if size], np.int64)
+    return Documents(np.cumsum(sizes) - sizes, int(sizes.sum()))
 
 
 def _write(files: list[SourceFile], folder: Path) -> Generator[None, None, dict[str, Any]]:

@@ -8,16 +8,20 @@ uint32 for Llama 3. All little-endian.
 import hashlib
 from collections.abc import Generator
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from hpcpar.data.cache import Entry, Recipe
+from hpcpar.data.documents import Documents
 from hpcpar.data.files import SourceFile, find_files, title
 from hpcpar.data.windows import Stream
 from hpcpar.errors import UserError
 
-__all__ = ["TokenFile", "open_tokens", "plan_tokens"]
+__all__ = ["TokenFile", "ended_documents", "open_tokens", "plan_tokens", "token_documents"]
+
+ENDS = "ends.npy"
 
 HEADER = 1024  # bytes
 FORMATS = {(20240520, 1): "<u2", (20240801, 7): "<u4"}  # (magic, version) -> type of a token
@@ -70,17 +74,21 @@ class TokenFile:
             raise UserError(f"{self.path} cannot be read: {error}") from None
 
 
-def plan_tokens(paths: list[str]) -> Recipe:
+def plan_tokens(paths: list[str], separator: int | None = None) -> Recipe:
     """All files one behind the other; of folders, their .bin files.
 
-    Raises `UserError` when there are none, or no tokens in them.
+    With a separator the places where it ends a document are kept. Raises `UserError` when there are
+    no files, or no tokens in them.
     """
     if not paths:
         raise UserError("--data.kind tokens reads .bin files: name them with --data.paths")
     files = find_files(paths, (".bin",))
     if not sum(file.size for file in files):
         raise UserError(f"there are no tokens in {title(paths)}: name .bin files with --data.paths")
-    return Recipe("tokens", [file.key for file in files], lambda folder: _scan(files))
+    keys = [file.key for file in files]
+    if separator is not None:
+        keys.append(["separator", separator])
+    return Recipe("tokens", keys, lambda folder: _scan(files, folder, separator))
 
 
 def open_tokens(entry: Entry) -> tuple[Stream, int]:
@@ -89,10 +97,37 @@ def open_tokens(entry: Entry) -> tuple[Stream, int]:
     return Stream(pieces), entry.meta["vocabulary"]
 
 
-def _scan(files: list[SourceFile]) -> Generator[None, None, dict[str, Any]]:
-    """Everything is read once, for its hash and the vocabulary; only these two are kept."""
+def token_documents(entry: Entry, separator: int, name: str) -> Documents:
+    """Those that a separator ends, and what is left behind the last one.
+
+    Raises `UserError` for a separator that is nowhere in these tokens.
+    """
+    vocabulary, ends = entry.meta["vocabulary"], np.load(entry.folder / ENDS)
+    if separator >= vocabulary:
+        raise UserError(
+            f"--data.separator {separator} is outside of the vocabulary of {name}, whose largest "
+            f"token is {vocabulary - 1}: name the token that ends a document"
+        )
+    if not len(ends):
+        raise UserError(
+            f"there is no document in {name}: --data.separator {separator} ends none; name the "
+            "token that does"
+        )
+    return ended_documents(ends, sum(file["count"] for file in entry.meta["token_files"]))
+
+
+def ended_documents(ends: np.ndarray, length: int) -> Documents:
+    """The documents of `length` tokens whose last ones are at `ends`."""
+    starts = np.concatenate([[0], ends + 1]).astype(np.int64)
+    return Documents(starts[starts < length], length)
+
+
+def _scan(
+    files: list[SourceFile], folder: Path, separator: int | None
+) -> Generator[None, None, dict[str, Any]]:
+    """Everything is read once, for its hash, the vocabulary and the separators; these are kept."""
     found = [TokenFile.at(file) for file in files]
-    digest, largest = hashlib.sha256(), 0
+    digest, largest, before, ends = hashlib.sha256(), 0, 0, [np.empty(0, np.int64)]
     for file, tokens in zip(files, found, strict=True):
         for chunk in file.chunks(tokens.offset):
             values = np.frombuffer(
@@ -102,11 +137,16 @@ def _scan(files: list[SourceFile]) -> Generator[None, None, dict[str, Any]]:
             digest.update(
                 values.astype("<u4").data
             )  # the same tokens have the same hash in any format
+            if separator is not None:
+                ends.append(np.flatnonzero(values == separator) + before)
+            before += len(values)
             yield
         if largest > LARGEST:
             raise UserError(
                 f"{file.path} has token {largest}, which no model's vocabulary can hold"
             )
+    if separator is not None:
+        np.save(folder / ENDS, np.concatenate(ends))
     return {
         "digest": digest.hexdigest(),
         "vocabulary": largest + 1,

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from hpcpar.data.dataset import Part
+from hpcpar.data.documents import Documents
 
 __all__ = ["Stream", "Windows", "count_windows"]
 
@@ -41,10 +42,14 @@ class Windows(Part):
 
     Args:
         numbers: which windows of the stream this part has.
+        cuts: where the documents of the stream begin; None where it is taken as one.
     """
 
-    def __init__(self, stream: Stream, context: int, numbers: np.ndarray) -> None:
+    def __init__(
+        self, stream: Stream, context: int, numbers: np.ndarray, cuts: Documents | None = None
+    ) -> None:
         self._stream, self._context, self._numbers = stream, context, numbers
+        self._cuts = cuts
 
     def __len__(self) -> int:
         return len(self._numbers)
@@ -61,6 +66,14 @@ class Windows(Part):
             self._stream.read(number * self._context, window)
             inputs[i], targets[i] = window[:-1], window[1:]
         return inputs, targets
+
+    def documents(self, indices: np.ndarray) -> np.ndarray | None:
+        if self._cuts is None:
+            return None
+        found = np.empty((len(indices), self._context), np.int32)
+        for row, number in zip(found, self._numbers[indices].tolist(), strict=True):
+            self._cuts.number(number * self._context, row)
+        return found
 
 
 def count_windows(tokens: int, context: int) -> int:

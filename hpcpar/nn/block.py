@@ -1,5 +1,6 @@
 """A transformer block as GPT-2 has it: x + attention(norm(x)), then x + mlp(norm(x))."""
 
+from copy import copy
 from math import sqrt
 from typing import NamedTuple
 
@@ -77,6 +78,12 @@ class Block:
             Parameter(f"{prefix}mlp.c_proj.weight", (4 * width, width), "normal", into),
             Parameter(f"{prefix}mlp.c_proj.bias", (width,)),
         ]
+
+    def within(self, starts: Array) -> "Block":
+        """The block for sequences of several documents (`nn.documents`)."""
+        block = copy(self)
+        block._attend = self._attend.within(starts)
+        return block
 
     def forward(
         self, p: Tensors, x: Array, arena: Arena

@@ -6,6 +6,7 @@ import numpy as np
 
 from hpcpar.device import Array
 from hpcpar.nn import Arena, Model
+from hpcpar.parallel.micros import Micros
 from hpcpar.tree import TreeSum
 
 if TYPE_CHECKING:
@@ -32,7 +33,9 @@ def evaluate(
     arena = arena or Arena(comm.device.xp)
     micros = [samples[start : start + micro] for start in range(0, len(samples), micro)]
     total = TreeSum(comm, len(micros), like=np.zeros(1))
+    batches = Micros(part, micros)
     for leaf in total.mine:
-        inputs, targets = (comm.device.asarray(a) for a in part.batch(micros[leaf]))
-        total.add(leaf, np.array([model.loss(params, inputs, targets, arena)], dtype=np.float64))
+        inputs, targets = (comm.device.asarray(a) for a in batches.batch(leaf))
+        own = model.with_layers(batches.layers(leaf, model.layers, comm.device))
+        total.add(leaf, np.array([own.loss(params, inputs, targets, arena)], dtype=np.float64))
     return float(total.reduce()[0]) / (len(samples) * part.targets_per_sample)

@@ -11,10 +11,11 @@ import numpy as np
 
 from hpcpar.device import Array
 from hpcpar.nn import Arena
-from hpcpar.nn.model import Loss, Tensors
+from hpcpar.nn.model import Layer, Loss, Tensors
 from hpcpar.parallel.backward import Gradients
 from hpcpar.parallel.holdings import Holdings
 from hpcpar.parallel.leaves import Slot
+from hpcpar.parallel.micros import Micros
 from hpcpar.parallel.timeline import Timeline
 from hpcpar.parallel.weights import Weights
 from hpcpar.parallel.witness import Witness
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 __all__ = ["Performer", "visits"]
 
 Key = tuple[int, int]  # micro-batch and stage
-Batch = Callable[[int], tuple[np.ndarray, np.ndarray]]  # inputs and targets of a micro-batch
+Saved = list[tuple[Layer, Any]]  # layers as they were called, and what each needs later
 
 
 class Performer:
@@ -70,7 +71,7 @@ class Performer:
         self._timeline = timeline
         self._last = holdings.count - 1
         self._here: dict[Key, Array] = {}  # outputs and gradients that wait for their use
-        self._saved: dict[Key, list[Any]] = {}
+        self._saved: dict[Key, Saved] = {}
         self._coming: dict[Key, tuple[Request, Array]] = {}
         self._going: list[tuple[Request, Array]] = []
         self._perform: dict[type, Callable[[Any], None]] = {
@@ -88,8 +89,7 @@ class Performer:
         self,
         actions: Sequence[Action],
         slots: Sequence[Slot],
-        batch: Batch,
-        samples: Callable[[int], int],
+        micros: Micros,
         scale: float,
         training: bool = True,
         witness: Witness | None = None,
@@ -97,13 +97,13 @@ class Performer:
         """Perform a rank's actions, whose micro-batches are `slots`; the loss of each of these.
 
         Args:
-            batch, samples: a micro-batch, by its number in the global batch, and its length.
+            micros: all micro-batches, by their number in the global batch.
             scale: of the loss whose gradient is computed.
             witness: is shown what this rank sends of its leaf.
 
         The losses are sums over targets, and on the last stage's ranks only. Collective.
         """
-        self._slots, self._batch, self._samples, self._scale = slots, batch, samples, scale
+        self._slots, self._micros, self._scale = slots, micros, scale
         self._training, self._witness = training, witness
         self._losses: dict[int, float] = {}
         self._weights.begin(visits(actions, self._holdings))
@@ -123,14 +123,15 @@ class Performer:
             self._pass(layers)
             return
         x, targets = self._input(key, slot)
-        saved = []
+        saved, plain = [], [self._holdings.layers[number] for number in layers]
+        held = self._micros.layers(slot.micro, plain, self._device)
         with self._timeline.on("compute", action):
-            for layer in layers:
-                x, kept = self._holdings.layers[layer].forward(self._take(layer), x, self._arena)
-                self._weights.give(layer)
+            for number, layer in zip(layers, held, strict=True):
+                x, kept = layer.forward(self._take(number), x, self._arena)
+                self._weights.give(number)
                 self._progress()
                 if self._training:
-                    saved.append(kept)
+                    saved.append((layer, kept))
                 else:
                     self._arena.give(kept)
             if action.stage == self._last:
@@ -159,7 +160,7 @@ class Performer:
         stage, targets = key[1], None
         if stage in (0, self._last):
             with self._timeline.on("data", "samples"):
-                inputs, targets = self._batch(slot.micro)
+                inputs, targets = self._micros.batch(slot.micro)
         if stage == 0:
             return self._arena.copy(self._device.asarray(inputs)), targets
         return self._arrived(key, (key[0], stage - 1)), targets
@@ -176,17 +177,17 @@ class Performer:
     def _backward(self, action: Backward) -> None:
         slot, layers = self._slots[action.micro], self._holdings.stages[action.stage]
         if slot.micro < 0:
-            for layer in reversed(layers):
-                self._pass([layer])
-                self._gradients.passed(slot, layer)
+            for number in reversed(layers):
+                self._pass([number])
+                self._gradients.passed(slot, number)
             return
         dy, saved = self._output_gradient(action)
         with self._timeline.on("compute", action):
-            for layer, kept in zip(reversed(layers), reversed(saved), strict=True):
-                p, g = self._take(layer), self._gradients.target(slot, layer)
-                dy = self._holdings.layers[layer].backward(p, g, dy, kept, self._arena)
-                self._weights.give(layer)
-                self._gradients.written(slot, layer)
+            for number, (layer, kept) in zip(reversed(layers), reversed(saved), strict=True):
+                p, g = self._take(number), self._gradients.target(slot, number)
+                dy = layer.backward(p, g, dy, kept, self._arena)
+                self._weights.give(number)
+                self._gradients.written(slot, number)
                 self._progress()
         self._input_gradient(action, dy)
 
@@ -196,13 +197,13 @@ class Performer:
             self._pass(layers[::-1])
             return
         dy, saved = self._output_gradient(action)
-        kept: list[Any] = []
+        kept: Saved = []
         with self._timeline.on("compute", action):
-            for layer, one in zip(reversed(layers), reversed(saved), strict=True):
-                p = self._take(layer)
-                dy, more = self._holdings.layers[layer].backward_input(p, dy, one, self._arena)
-                self._weights.give(layer)
-                kept.append(more)
+            for number, (layer, one) in zip(reversed(layers), reversed(saved), strict=True):
+                p = self._take(number)
+                dy, more = layer.backward_input(p, dy, one, self._arena)
+                self._weights.give(number)
+                kept.append((layer, more))
                 self._progress()
         self._saved[action.micro, action.stage] = kept
         self._input_gradient(action, dy)
@@ -210,18 +211,17 @@ class Performer:
     def _backward_weight(self, action: BackwardWeight) -> None:
         slot, layers = self._slots[action.micro], self._holdings.stages[action.stage]
         if slot.micro < 0:
-            for layer in reversed(layers):
-                self._gradients.passed(slot, layer)
+            for number in reversed(layers):
+                self._gradients.passed(slot, number)
             return
         kept = self._saved.pop((action.micro, action.stage))
         with self._timeline.on("compute", action):
-            for layer, one in zip(reversed(layers), kept, strict=True):
-                g = self._gradients.target(slot, layer)
-                self._holdings.layers[layer].backward_weight(g, one, self._arena)
-                self._gradients.written(slot, layer)
+            for number, (layer, one) in zip(reversed(layers), kept, strict=True):
+                layer.backward_weight(self._gradients.target(slot, number), one, self._arena)
+                self._gradients.written(slot, number)
                 self._progress()
 
-    def _output_gradient(self, action: Backward | BackwardInput) -> tuple[Any, list[Any]]:
+    def _output_gradient(self, action: Backward | BackwardInput) -> tuple[Any, Saved]:
         """The gradient of a stage's output, and what its layers saved."""
         key = action.micro, action.stage
         saved = self._saved.pop(key)
@@ -255,7 +255,7 @@ class Performer:
         tag = 2 * (stage - 1)
         if isinstance(action, ReceiveGradient):
             key, stage, tag = _backwards(key), stage + 1, 2 * (stage + 1) + 1
-        shape = self._holdings.input_shape(stage, (self._samples(slot.micro), *self._sample))
+        shape = self._holdings.input_shape(stage, (self._micros.count(slot.micro), *self._sample))
         array = self._arena.take(shape, np.float32)
         assert self._pipeline is not None
         self._coming[key] = self._pipeline.irecv(array, action.source, tag), array

@@ -9,6 +9,7 @@ from typing import Any
 
 from hpcpar.device import Array
 from hpcpar.nn.arena import Arena
+from hpcpar.nn.documents import within
 from hpcpar.nn.footprint import Footprint, Sizes, floats
 from hpcpar.nn.model import Layer, Model, Tensors, planned
 
@@ -20,6 +21,10 @@ class Recompute:
 
     def __init__(self, layer: Layer) -> None:
         self.layer, self.parameters = layer, layer.parameters
+
+    def within(self, starts: Array) -> "Recompute":
+        """Of the layer within documents, where it looks at them."""
+        return Recompute(within([self.layer], starts)[0])
 
     def forward(self, p: Tensors, x: Array, arena: Arena) -> tuple[Array, Any]:
         kept = arena.copy(x)

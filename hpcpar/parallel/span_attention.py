@@ -46,8 +46,13 @@ class SpanAttention:
     all positions up to its last, (B, H, t, ...).
     """
 
-    def __init__(self, context: Context, heads: int) -> None:
+    def __init__(self, context: Context, heads: int, starts: Array | None = None) -> None:
         self._context, self._spans, self._heads = context, context.spans, heads
+        self._starts = None if starts is None else self._split(starts)
+
+    def within(self, starts: Array) -> "SpanAttention":
+        """The same where positions attend from `starts` on, int32 (B, T) of whole sequences."""
+        return SpanAttention(self._context, self._heads, self._context.cut(starts))
 
     def forward(self, qkv: Array, b: Array, arena: Arena) -> Heads:
         """b (3 C,) is added to qkv, and q in it divided by sqrt(C / H). Collective."""
@@ -110,6 +115,7 @@ class SpanAttention:
                         d_of[pair.n][at], inner[pair.n][at], queries[pair.n][at], pair.k[at],
                         pair.v[at], kept.scores[pair.n][at][..., pair.columns], slopes[at],
                         dq[at], dk[at], dv[at], causal=pair.causal,
+                        starts=self._first_keys(pair, at),
                     )  # fmt: skip
                 of_queries[pair.n].add(pair.leaf, dq)
                 sums[pair.number].add(pair.n, dkv)
@@ -151,6 +157,7 @@ class SpanAttention:
                         kept.scores[pair.n][at][..., pair.columns],
                         part[at][..., channels:], part[at][..., :channels], arena,
                         causal=pair.causal, shift=False if shift is None else shift[pair.n][at],
+                        starts=self._first_keys(pair, at),
                     )  # fmt: skip
                 totals[pair.n].add(pair.leaf, part)
                 self._progress()
@@ -176,7 +183,7 @@ class SpanAttention:
                     raise_maxima(
                         queries[pair.n][at], pair.k[at],
                         kept.scores[pair.n][at][..., pair.columns], top[pair.n][at], arena,
-                        causal=pair.causal,
+                        causal=pair.causal, starts=self._first_keys(pair, at),
                     )  # fmt: skip
                 self._progress()
 
@@ -212,6 +219,12 @@ class SpanAttention:
             for n, last in enumerate(spans.mine):
                 if number <= last:
                     yield Pair(n, number, k, v, spans.positions(number), leaf, number == last)
+
+    def _first_keys(self, pair: Pair, at: Place) -> Array | None:
+        """The first of a span's keys that each of these queries attends to."""
+        if self._starts is None:
+            return None
+        return self._starts[pair.n][at[0]] - pair.columns.start
 
     def _over_keys(self, last: int, shape: tuple[int, ...], dtype: Any, arena: Arena) -> Subtotals:
         """For what a span of queries gets from all spans of keys up to it."""

@@ -1,6 +1,7 @@
 """A transformer block whose heads and hidden units are shared by ranks."""
 
 from collections.abc import Callable
+from copy import copy
 from math import prod
 from typing import Any, NamedTuple
 
@@ -50,7 +51,7 @@ class TensorBlock:
         size = width // block.heads  # of a head
         heads, units = group.deal("heads", block.heads, size), group.deal("units", hidden)
         self.heads, spans = len(heads.held) // size, group.context.spans.count
-        self.attention = (
+        self.attention: Attention | SpanAttention = (
             Attention(self.heads) if spans == 1 else SpanAttention(group.context, self.heads)
         )
         self.norms = {name: TensorNorm(group, self.prefix + name) for name in ("ln_1", "ln_2")}
@@ -74,6 +75,12 @@ class TensorBlock:
             self.prefix + name: Cut(shapes[name], axis, runs) for name, (axis, runs) in cuts.items()
         }
         self.parameters = [p.held(held[p.name]) if p.name in held else p for p in block.parameters]
+
+    def within(self, starts: Array) -> "TensorBlock":
+        """The block for sequences of several documents (`nn.documents`), the same on every rank."""
+        block = copy(self)
+        block.attention = self.attention.within(starts)
+        return block
 
     def forward(
         self, p: Tensors, x: Array, arena: Arena

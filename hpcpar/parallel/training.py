@@ -17,6 +17,7 @@ from hpcpar.parallel.holdings import Holdings
 from hpcpar.parallel.layout import Layout
 from hpcpar.parallel.leaves import Slot, deal_slots
 from hpcpar.parallel.memory import Bytes
+from hpcpar.parallel.micros import Micros
 from hpcpar.parallel.perform import Performer
 from hpcpar.parallel.timeline import Timeline
 from hpcpar.parallel.update import Update
@@ -221,13 +222,10 @@ class ParallelModel:
         self, slots: "Sequence[Slot]", part: "Part", indices: np.ndarray, witness: Witness | None
     ) -> dict[int, float]:
         """Forward and backward of micro-batches of a step; their losses, on the last stage."""
-        micros = indices.reshape(-1, self._batch.micro)
+        micros = Micros(part, list(indices.reshape(-1, self._batch.micro)))
         targets = self._batch.size * part.targets_per_sample
-        losses = self._performer.run(
-            self.axes.schedule(self.axes.stage, len(slots)), slots,
-            lambda micro: part.batch(micros[micro]), lambda micro: self._batch.micro,
-            1.0 / targets, witness=witness,
-        )  # fmt: skip
+        actions = self.axes.schedule(self.axes.stage, len(slots))
+        losses = self._performer.run(actions, slots, micros, 1.0 / targets, witness=witness)
         if witness is not None:
             for micro in losses.keys() & set(self._layout.leaves[witness.leaf]):
                 witness.loss(micro, losses[micro])
@@ -245,10 +243,8 @@ class ParallelModel:
         slots = deal_slots(leaves, self.axes.data_size, False, self._layout.data_speeds)[
             self.axes.data_rank
         ]
-        losses = self._performer.run(
-            self.axes.forward_only(len(slots)), slots, lambda micro: part.batch(micros[micro]),
-            lambda micro: len(micros[micro]), 1.0, training=False,
-        )  # fmt: skip
+        actions = self.axes.forward_only(len(slots))
+        losses = self._performer.run(actions, slots, Micros(part, micros), 1.0, training=False)
         return self._mean(losses, leaves, len(samples) * part.targets_per_sample)
 
     def _sum_context(self) -> None:

@@ -6,6 +6,7 @@ runs on (one, without mpirun). Those in ALONE have none, and start no MPI.
 """
 
 import inspect
+import json
 import os
 import sys
 from argparse import ArgumentError
@@ -29,6 +30,7 @@ TOOLS = (
     "monitor",
     "plan",
     "replay",
+    "skew",
 )
 ALONE = ("monitor",)
 BESIDE: set[str | int] = {"comm", "settings"}  # what is no flag
@@ -72,12 +74,17 @@ def _load(tool: str) -> Callable[..., None]:
 
 
 def _spelled_out(arguments: Sequence[str], functions: dict[str, Callable[..., None]]) -> list[str]:
-    """`--flag` alone as `--flag true`, where the tool's flag is that."""
+    """`--flag` alone as `--flag true`, where the tool's flag is that; and a tool's `paths`, all
+    words before its flags, as the JSON list that the parser takes.
+    """
     words, known = list(arguments), inspect.signature(functions.get("".join(arguments[:1]), main))
     flags = {f"--{name}" for name, p in known.parameters.items() if p.annotation is bool}
     for place in reversed([place for place, word in enumerate(words) if word in flags]):
         if words[place + 1 : place + 2] not in (["true"], ["false"]):
             words.insert(place + 1, "true")
+    if "paths" in known.parameters:
+        end = next((i for i, word in enumerate(words) if word.startswith("-")), len(words))
+        words[1:end] = ["--paths", json.dumps(words[1:end])]
     return words
 
 

@@ -35,7 +35,9 @@ def evaluate(run: str, data: str = "", micro: int = 4, *, comm: "Communicator") 
             raise UserError("name the file to evaluate on: --data FILE")
         trained = load_gpt(run)
         sizes = trained.sizes
-        windows = consecutive_windows(data, trained.reads, sizes["context"], sizes["vocabulary"])
+        windows = consecutive_windows(
+            data, trained.reads, sizes["context"], sizes["vocabulary"], trained.separator
+        )
         params = {name: comm.device.asarray(array) for name, array in trained.params.items()}
     every = np.arange(len(windows))
     loss = parallel.evaluate(trained.model, params, windows, every, micro, comm)

@@ -25,6 +25,7 @@ class Trained:
     weights: dict[str, np.ndarray]  # without second names of tied tensors
     sizes: dict[str, int]  # layers, heads, width, context, vocabulary
     reads: str  # "bytes" or "tokens"
+    separator: int | None = None  # the token that ends a document, where attention stays within
 
     @property
     def params(self) -> dict[str, np.ndarray]:
@@ -35,7 +36,7 @@ class Trained:
 
 def load_gpt(path: str) -> Trained:
     """Raises `UserError` when there is no GPT in `path`, or when its weights do not fit it."""
-    folder = Path(path)
+    folder, separator = Path(path), None
     if (folder / "config.toml").is_file() or not (folder / "config.json").is_file():
         config = read_config(folder)
         try:
@@ -43,6 +44,8 @@ def load_gpt(path: str) -> Trained:
             sizes = {name: int(config["model"][name]) for name in SIZES}
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(f"{folder / 'config.toml'} is not a run's: {error!r}") from None
+        if reads == "tokens" and config["data"].get("documents"):
+            separator = config["data"].get("separator")
         if kind != "gpt":
             raise UserError(f"{path} is a run of a {kind} model; this tool takes a GPT")
         saved = checkpoint.load_latest(folder / "checkpoints", note)
@@ -60,4 +63,4 @@ def load_gpt(path: str) -> Trained:
         found = weights[name].shape if name in weights else None
         if found != expected.get(name):
             raise UserError(f"{path}: {name} is {found}, the model's is {expected.get(name)}")
-    return Trained(model, weights, sizes, reads)
+    return Trained(model, weights, sizes, reads, separator)

@@ -10,12 +10,13 @@ from hpcpar import checkpoint
 from hpcpar.checkpoint import Checkpoint
 from hpcpar.comm import Communicator, together
 from hpcpar.config import Config, share_config
-from hpcpar.data import Dataset, Sampler, open_data
+from hpcpar.data import Dataset, open_data
 from hpcpar.entry import note
 from hpcpar.errors import UserError
 from hpcpar.fingerprint import differences, fingerprint, weights_sha256
 from hpcpar.mesh import Mesh
 from hpcpar.nn import build_model, fit_data
+from hpcpar.opening import open_sampler
 from hpcpar.optim import clip_scale, learning_rate
 from hpcpar.parallel import ParallelConfig, ParallelModel, parallelize
 from hpcpar.parallel.beginning import set_first_weights
@@ -163,7 +164,7 @@ def _train(
     Those that the run passed over have no update here either.
     """
     spikes = _spikes(model.comm, folder)
-    sampler = Sampler(len(dataset.train), config.batch.size, config.seed)
+    sampler = open_sampler(config, dataset)
     curve: Curve = {}
     for step in steps:
         loss = model.loss_and_gradients(dataset.train, sampler.indices(step - 1))

@@ -11,6 +11,7 @@ from hpcpar.errors import UserError
 from hpcpar.fingerprint import weights_sha256
 from hpcpar.mesh import Mesh
 from hpcpar.nn import Arena, Flat, gpt
+from hpcpar.nn.documents import model_within
 from hpcpar.parallel import BatchConfig, ParallelConfig, parallelize
 from hpcpar.parallel.state import collect
 from hpcpar.tree import TreeSum
@@ -240,7 +241,8 @@ def test_tree_sum_has_the_bits_of_the_host(gpu):
     assert np.array_equal(total.reduce().get(), expected)
 
 
-def test_gpt_computes_what_it_computes_on_a_cpu(gpu):
+@pytest.mark.parametrize("documents", [False, True])
+def test_gpt_computes_what_it_computes_on_a_cpu(gpu, documents):
     model = gpt(layers=2, heads=2, width=32, context=16, vocabulary=50)
     tokens = np.random.default_rng(0).integers(0, 50, (3, 17)).astype(np.int32)
     inputs, targets = np.ascontiguousarray(tokens[:, :-1]), np.ascontiguousarray(tokens[:, 1:])
@@ -249,7 +251,9 @@ def test_gpt_computes_what_it_computes_on_a_cpu(gpu):
         flat = Flat(model.parameters, xp)
         weights, gradient = flat.empty(), flat.empty_gradients()
         flat.initialize(weights, 1)
-        loss = model.loss_and_gradients(
+        starts = xp.asarray(np.arange(16, dtype=np.int32) // 5 * 5)[None].repeat(3, axis=0)
+        own = model_within(model, starts) if documents else model
+        loss = own.loss_and_gradients(
             flat.params_views(weights), flat.gradient_views(gradient),
             xp.asarray(inputs), xp.asarray(targets), 1 / targets.size, Arena(xp),
         )  # fmt: skip

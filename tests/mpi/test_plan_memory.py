@@ -37,6 +37,9 @@ class Tokens:
         tokens = np.random.default_rng(5).integers(0, 97, (64, CONTEXT + 1), np.int32)[indices]
         return np.ascontiguousarray(tokens[:, :-1]), np.ascontiguousarray(tokens[:, 1:])
 
+    def documents(self, indices):
+        return None
+
 
 SHARED = [  # tensor, sequence, context, pipeline, zero, recompute, leaves
     (2, False, 1, 1, 0, False, 8),

@@ -21,6 +21,7 @@ def place(tmp_path_factory):
     (folder / "used").mkdir()
     (folder / "used" / "thing").write_text("something")
     (folder / "hole.csv").write_text("a,b,y\n1,2,0\n3,,1\n4,5,1\n")
+    (folder / "tokens.bin").write_bytes((np.arange(400) % 50).astype("<u2").tobytes())
     (folder / "broken.toml").write_text("steps = = 3\n")
     (folder / "typo.toml").write_text("[optim]\nlearning = 3\n")
     return folder
@@ -72,6 +73,19 @@ MISTAKES = [
         ["--model.kind gpt"],
     ),
     (["@gpt.toml", "--model.kind", "mlp"], ["--model.kind mlp", "table"]),
+    (
+        ["--data.kind", "table", "--data.paths", "sklearn:iris", "--data.documents", "true"],
+        ["--data.documents is for text"],
+    ),
+    (
+        ["--data.kind=tokens", "--data.paths=@tokens.bin", "--data.documents=true"],
+        ["--data.separator 50256", "outside of the vocabulary"],
+    ),
+    (["@gpt.toml", "--data.balance", "true"], ["--data.balance", "--data.documents true"]),
+    (
+        ["--data.kind=table", "--data.paths=sklearn:diabetes", "--data.stratify=true"],
+        ["--data.stratify is for classes", "sklearn:diabetes"],
+    ),
     (["@gpt.toml", "--run.dir", "@file"], ["file", "used"]),
     (["@gpt.toml", "--run.dir", "@file/below"], ["file", "cannot be"]),
     (["@gpt.toml", "--run.dir", "/proc/here"], ["/proc/here", "cannot be written"]),

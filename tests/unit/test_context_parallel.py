@@ -61,9 +61,13 @@ def test_spans_that_cannot_be_dealt():
         Context(None, 8, 4).cut(np.zeros((1, 7), np.int64))
 
 
+STARTS = np.array([[0, 0, 2, 2, 2, 2, 2, 7, 8, 8, 8, 8], [0] * 11 + [11], [0] * 5 + [5] * 7], "i4")
+
+
 @pytest.mark.parametrize("tiles", [2, 3, 4, 6, 12])
 @pytest.mark.parametrize("size", [1.0, 30.0, 1000.0])  # of the scores of one head; some overflow
-def test_attention_over_spans_is_attention(monkeypatch, tiles, size):
+@pytest.mark.parametrize("starts", [None, STARTS], ids=["", "documents"])
+def test_attention_over_spans_is_attention(monkeypatch, tiles, size, starts):
     monkeypatch.setattr(score_blocks, "TILE", 2)
     batch, length, heads, width = 3, 12, 2, 4
     qkv, bias = normal(batch, length, 3, heads, width).astype("f8"), normal(3 * heads * width)
@@ -82,8 +86,11 @@ def test_attention_over_spans_is_attention(monkeypatch, tiles, size):
         assert arena.lent == 0
         return out, d
 
-    plain = run(Attention(heads), np.copy)
-    for whole, part in zip(plain, run(SpanAttention(context, heads), context.cut), strict=True):
+    one, other = Attention(heads), SpanAttention(context, heads)
+    if starts is not None:
+        one, other = one.within(starts), other.within(starts)
+    plain = run(one, np.copy)
+    for whole, part in zip(plain, run(other, context.cut), strict=True):
         expected = context.cut(whole)
         near = 1e-12 * np.abs(expected).max() * size
         np.testing.assert_allclose(part, expected, rtol=1e-9, atol=near)

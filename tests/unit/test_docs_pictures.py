@@ -57,6 +57,15 @@ def test_tensor_parallel_pictures(tmp_path):
     assert [entry.kind for entry in starts] == ["tensor_sum"] * 4  # two forward, two backward
 
 
+def test_skew_picture(tmp_path):
+    import skew_data
+
+    skew_data.draw_skew(tmp_path)
+    assert "cost, over the mean" in (tmp_path / "skew_documents.svg").read_text()
+    found = skew_data.uneven_documents()
+    assert found.after <= 1.02 and found.before > 1.5
+
+
 def test_context_parallel_picture(tmp_path):
     import context_axis
 

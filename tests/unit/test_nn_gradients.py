@@ -9,6 +9,7 @@ from micro_step import in_halves
 from hpcpar.nn import Arena, Flat, Model, Parameter, gpt, linear, mlp
 from hpcpar.nn.block import Block
 from hpcpar.nn.dense import Dense
+from hpcpar.nn.documents import document_starts, model_within
 from hpcpar.nn.embedding import Embedding
 from hpcpar.nn.head import Head
 from hpcpar.nn.ops import attention, blocks, score_blocks
@@ -162,6 +163,12 @@ def test_tables(make, task):
 
 def test_mlp_without_hidden_layers_is_linear():
     assert [p.shape for p in mlp(5, 3, 8, 0, "regression").parameters] == [(5, 3), (3,)]
+
+
+def test_gpt_within_documents():
+    model = gpt(layers=2, heads=2, width=8, context=9, vocabulary=11)
+    starts = document_starts(np.array([[4, 4, 5, 5, 5, 5, 6, 7, 7], [0] * 9, [*range(9)]]))
+    check(model_within(model, starts), tokens(3, 9), tokens(3, 9))
 
 
 def test_causal():

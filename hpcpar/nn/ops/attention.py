@@ -19,13 +19,21 @@ SMALL, LARGE = 1e-20, 1e30  # sums of exponentials that are as good as those of 
 
 
 def forward(
-    qkv: Array, b: Array, heads: int, out: Array, scores: Array, inverse: Array, arena: Arena
+    qkv: Array,
+    b: Array,
+    heads: int,
+    out: Array,
+    scores: Array,
+    inverse: Array,
+    arena: Arena,
+    starts: "Array | None" = None,
 ) -> None:
     """out (B, T, C) = softmax(q k^T / sqrt(C / heads), causal) v for each of the heads.
 
     qkv (B, T, 3 C): b (3 C,) is added to it, and q in it becomes q / sqrt(C / heads). For
     `backward`: `scores` (B, H, T, T) become exponentials, undefined above the tiles on the
-    diagonal, and `inverse` (B, H, T, 1) one over the sums of their rows.
+    diagonal, and `inverse` (B, H, T, 1) one over the sums of their rows. `starts`, int32 (B, T), is
+    the first position that each attends to (`score_blocks`); None is the first of all.
 
     The shift of a softmax is the row's maximum: no exponential overflows, and one of them is 1. But
     few models ever need it, and finding and subtracting it takes a quarter of the time. So a CPU
@@ -38,7 +46,7 @@ def forward(
     def attend(part: tuple[slice, slice], shift: bool) -> None:
         exponentials(
             q[part], k[part], v[part], scores[part], inverse[part], o[part], arena,
-            causal=True, shift=shift,
+            causal=True, shift=shift, starts=None if starts is None else starts[part[0]],
         )  # fmt: skip
 
     for one in sequences(qkv):
@@ -73,6 +81,7 @@ def backward(
     inverse: Array,
     dqkv: Array,
     arena: Arena,
+    starts: "Array | None" = None,
 ) -> None:
     """dqkv (B, T, 3 C) from dout (B, T, C), which is overwritten; the rest as `forward` left it."""
     xp = namespace(qkv)
@@ -86,6 +95,7 @@ def backward(
         gradients(
             d[one], inner[one], q[one], k[one], v[one], scores[one], slopes,
             dq[one], dk[one], dv[one], causal=True,
+            starts=None if starts is None else starts[one],
         )  # fmt: skip
     xp.multiply(dq, 1 / sqrt(q.shape[-1]), out=dq)
     arena.give(slopes, inner)

@@ -2,6 +2,11 @@
 
 Rows of a block are taken in tiles, so that most of what a causal mask removes from a block on the
 diagonal is not computed at all. All arrays are (B, H, T, ...), or views of that shape.
+
+Queries of a document attend to no key before it: `starts`, int32 (B, T), is the first key of each
+query, and does not fall from one query to the next. Tiles of keys before that are not computed
+either. Numbers below zero stand for the first of all, numbers beyond the keys for none of them.
+None is for queries that attend to all keys that they may.
 """
 
 from collections.abc import Iterator
@@ -27,40 +32,49 @@ def exponentials(
     *,
     causal: bool,
     shift: "Array | bool",
+    starts: "Array | None" = None,
 ) -> None:
     """scores = exp(q k^T - shift), `sums` (B, H, T, 1) those of its rows, and out = scores v.
 
+    `scores` are undefined in tiles that are not computed.
+
     Args:
-        causal: queries and keys are of the same positions; `scores` are then undefined above the
-            tiles on the diagonal.
+        causal: queries and keys are of the same positions.
         shift: (B, H, T, 1); True takes each row's maximum, False nothing.
     """
     xp, keys = namespace(q), k.shape[2]
     ones = arena.constant(("ones", keys, q.dtype), lambda: xp.ones((keys, 1), q.dtype))
-    for rows, stop in _tiles(q, keys, causal):
-        s, r = scores[:, :, rows, :stop], sums[:, :, rows]
-        _products(q, k, s, rows, stop, arena, causal)
+    for rows, columns in _tiles(q, keys, causal, starts):
+        s, r = scores[:, :, rows, columns], sums[:, :, rows]
+        _products(q, k, s, rows, columns, arena, causal, starts)
         if shift is True:
             s.max(axis=-1, keepdims=True, out=r)
             xp.subtract(s, r, out=s)
         elif shift is not False:
             xp.subtract(s, shift[:, :, rows], out=s)
         xp.exp(s, out=s)
-        xp.matmul(s, ones[:stop], out=r)
-        xp.matmul(s, v[:, :, :stop], out=out[:, :, rows])
+        xp.matmul(s, ones[: s.shape[-1]], out=r)
+        xp.matmul(s, v[:, :, columns], out=out[:, :, rows])
 
 
 def raise_maxima(
-    q: Array, k: Array, scores: Array, maxima: Array, arena: Arena, *, causal: bool
+    q: Array,
+    k: Array,
+    scores: Array,
+    maxima: Array,
+    arena: Arena,
+    *,
+    causal: bool,
+    starts: "Array | None" = None,
 ) -> None:
     """`maxima` (B, H, T, 1) become those of the rows of q k^T, where these are above them.
 
     `scores` are overwritten.
     """
     xp = namespace(q)
-    for rows, stop in _tiles(q, k.shape[2], causal):
-        s, top = scores[:, :, rows, :stop], maxima[:, :, rows]
-        _products(q, k, s, rows, stop, arena, causal)
+    for rows, columns in _tiles(q, k.shape[2], causal, starts):
+        s, top = scores[:, :, rows, columns], maxima[:, :, rows]
+        _products(q, k, s, rows, columns, arena, causal, starts)
         xp.maximum(top, s.max(axis=-1, keepdims=True), out=top)
 
 
@@ -77,20 +91,24 @@ def gradients(
     dv: Array,
     *,
     causal: bool,
+    starts: "Array | None" = None,
 ) -> None:
     """With e = scores:  ds = e (d v^T - inner),  dq = ds k,  dk = ds^T q,  dv = e^T d.
 
     `slopes`, of the shape of `scores`, is scratch memory; inner is (B, H, T, 1).
     """
     xp, queries, keys = namespace(q), q.shape[2], k.shape[2]
-    for rows, stop in _tiles(q, keys, causal):
-        ds = slopes[:, :, rows, :stop]
-        xp.matmul(d[:, :, rows], v[:, :, :stop].swapaxes(-1, -2), out=ds)
+    tiles = list(_tiles(q, keys, causal, starts))
+    for rows, columns in tiles:
+        ds = slopes[:, :, rows, columns]
+        xp.matmul(d[:, :, rows], v[:, :, columns].swapaxes(-1, -2), out=ds)
         xp.subtract(ds, inner[:, :, rows], out=ds)
-        xp.multiply(ds, scores[:, :, rows, :stop], out=ds)
-        xp.matmul(ds, k[:, :, :stop], out=dq[:, :, rows])
+        xp.multiply(ds, scores[:, :, rows, columns], out=ds)
+        xp.matmul(ds, k[:, :, columns], out=dq[:, :, rows])
     for columns, _ in _tiles(k, queries, causal):
-        below = slice(columns.start if causal else 0, None)
+        # The queries of tiles that these keys were computed for: a run, for starts do not fall.
+        after = (rows.start for rows, reached in tiles if reached.start > columns.start)
+        below = slice(columns.start if causal else 0, next(after, queries))
         ds = slopes[:, :, below, columns]
         xp.matmul(ds.swapaxes(-1, -2), q[:, :, below], out=dk[:, :, columns])
         e = scores[:, :, below, columns]
@@ -98,24 +116,42 @@ def gradients(
 
 
 def _products(
-    q: Array, k: Array, s: Array, rows: slice, stop: int, arena: Arena, causal: bool
+    q: Array,
+    k: Array,
+    s: Array,
+    rows: slice,
+    columns: slice,
+    arena: Arena,
+    causal: bool,
+    starts: "Array | None",
 ) -> None:
-    """s = q k^T of a tile, -inf where the mask is."""
+    """s = q k^T of a tile, -inf where the masks are."""
     xp = namespace(q)
-    xp.matmul(q[:, :, rows], k[:, :, :stop].swapaxes(-1, -2), out=s)
+    xp.matmul(q[:, :, rows], k[:, :, columns].swapaxes(-1, -2), out=s)
     if causal:
         size = rows.stop - rows.start
-        diagonal = s[..., rows.start :]
+        diagonal = s[..., rows.start - columns.start :]
         xp.add(diagonal, _mask(q, arena)[:size, :size], out=diagonal)
+    if starts is not None:
+        first = starts[:, None, rows, None]  # (B, 1, T, 1)
+        if xp is not np or int(first.max()) > columns.start:
+            count = k.shape[2]
+            keys = arena.constant(("keys", count), lambda: xp.arange(count, dtype=np.int32))
+            xp.copyto(s, -np.inf, where=keys[columns] < first)
 
 
-def _tiles(x: Array, others: int, causal: bool) -> Iterator[tuple[slice, int]]:
-    """Each tile of rows, and how many of the `others` go with it; a single tile on a GPU."""
-    length = x.shape[2]
-    step = TILE if namespace(x) is np else length
+def _tiles(
+    x: Array, others: int, causal: bool, starts: "Array | None" = None
+) -> Iterator[tuple[slice, slice]]:
+    """Each tile of rows, and those of the `others` that go with it; a single tile on a GPU."""
+    xp, length = namespace(x), x.shape[2]
+    step = TILE if xp is np else length
     for start in range(0, length, step):
-        stop = min(start + step, length)
-        yield slice(start, stop), stop if causal else others
+        rows = slice(start, min(start + step, length))
+        stop, first = rows.stop if causal else others, 0
+        if starts is not None and xp is np:  # from a tile's beginning; at least the last one
+            first = max(min(int(starts[:, start].min()), stop - 1) // step * step, 0)
+        yield rows, slice(first, stop)
 
 
 def _mask(q: Array, arena: Arena) -> Array:
