@@ -27,6 +27,7 @@ from hpcpar.errors import UserError, one_sentence
 from hpcpar.nn import ModelConfig, complete_model
 from hpcpar.optim import OptimConfig
 from hpcpar.parallel.config import PLANNED, BatchConfig, ParallelConfig
+from hpcpar.parallel.partition import check_partition
 from hpcpar.run import RunConfig
 from hpcpar.sync.config import SyncConfig
 from hpcpar.threads import rank_threads
@@ -105,11 +106,15 @@ def parse(arguments: Sequence[str]) -> Config:
     saved = Path(config.run.dir) / "config.toml"
     if config.run.dir and config.run.resume and saved.is_file():
         config = _resume(saved, files, flags)
+    elif config.data.partition == "feature" and "parallel.tensor" not in given_keys(arguments):
+        config.parallel.tensor = -1  # all ranks share the features
     _check(config)
     config.threads = rank_threads(config.threads)
     config.model = complete_model(config.model)
     _check(config)
     config.batch.check()
+    apart = config.sync.servers > 0 or config.sync.mode == "local"
+    check_partition(config.data, config.model.kind, config.parallel, apart)
     if config.parallel.plan:
         _check_plan(config, _named(flags))
     return config
@@ -280,7 +285,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "optim.weight_decay": (0, math.inf), "optim.clip": (0, math.inf), "optim.warmup": (0, math.inf),
     "parallel.data": (-1, math.inf), "parallel.pipeline": (1, math.inf),
     "parallel.chunks": (2, math.inf), "parallel.context": (1, math.inf),
-    "parallel.tensor": (1, math.inf), "parallel.tiles": (1, 1 << 16),
+    "parallel.tensor": (-1, math.inf), "parallel.tiles": (1, 1 << 16),
     "parallel.balance": (0, math.inf),
     "checkpoint.every": (0, math.inf), "checkpoint.keep": (1, math.inf),
     "run.evaluate_every": (0, math.inf), "run.evaluate_samples": (0, math.inf),

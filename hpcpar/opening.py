@@ -1,16 +1,19 @@
 """What every training run begins with: data, model, folder, and the state that it goes on from."""
 
+import numpy as np
+
 import hpcpar.threads
 from hpcpar import checkpoint
 from hpcpar.comm import Communicator, agree, compare_ranks, together
 from hpcpar.config import Config
-from hpcpar.data import Dataset, Sampler, make_sampler, open_data
+from hpcpar.data import Course, Dataset, Sampler, make_sampler, open_data
 from hpcpar.entry import note
 from hpcpar.errors import UserError
 from hpcpar.fingerprint import differences, fingerprint
 from hpcpar.nn import Model, build_model, fit_data
 from hpcpar.parallel import ParallelModel
 from hpcpar.parallel.beginning import set_first_weights
+from hpcpar.parallel.partition import check_batches
 from hpcpar.parallel.state import shapes
 from hpcpar.recovery import Crew
 from hpcpar.run import RunFolder, replayable
@@ -27,11 +30,11 @@ def open_all(config: Config, comm: Communicator) -> tuple[Dataset, Model]:
     return dataset, plain
 
 
-def open_sampler(config: Config, dataset: Dataset) -> Sampler:
-    """Which samples each step has."""
+def open_sampler(config: Config, dataset: Dataset, course: Course | None = None) -> Sampler:
+    """Which samples each step has; a batch each, unless a course says otherwise."""
     batch = config.batch
     return make_sampler(
-        dataset.train, config.data, batch.size, batch.micro, batch.leaves, config.seed
+        dataset.train, config.data, batch.size, batch.micro, batch.leaves, config.seed, course
     )
 
 
@@ -48,14 +51,19 @@ def same_numerics(config: Config, comm: Communicator) -> dict[str, str]:
 
 
 def begin(
-    config: Config, crew: Crew, model: ParallelModel, numerics: dict[str, str], data: str
+    config: Config,
+    crew: Crew,
+    model: ParallelModel,
+    numerics: dict[str, str],
+    dataset: Dataset,
 ) -> tuple[RunFolder | None, int]:
-    """The run's folder (on rank 0), and the step after which it begins; sets the weights.
+    """The run's folder (on rank 0), and the step after which it begins; sets weights and course.
 
     After the loss of a rank that is the step that the others stand after. A resumed run continues
     from its newest whole checkpoint, on any layout.
     """
-    comm, kinds = model.comm, model.update.optimizer.kinds
+    comm, kinds, samples = model.comm, model.update.optimizer.kinds, len(dataset.train)
+    check_batches(model.dealt.batches, config.batch.size, samples)
     folder, saved, rescued = None, None, crew.restore(model)
     with together(comm):
         if comm.rank == 0:
@@ -67,7 +75,7 @@ def begin(
         if folder:
             if saved:
                 facts = saved.facts
-                if facts.data != data:
+                if facts.data != dataset.digest:
                     raise UserError(
                         f"the data of the run in {folder.path} has changed since its start"
                     )
@@ -90,6 +98,10 @@ def begin(
     start = crew.step if rescued else checkpoint.restore(model, saved)
     if not start and not rescued:
         set_first_weights(model, config.model.init_from, config.seed)
+    epoch, position = comm.bcast(np.array(saved.facts.sampler if saved else (0, 0))).tolist()
+    course = Course.resumed(start, (epoch, position), samples, config.batch.size)
+    used = crew.course.before(start) if rescued else course.used
+    crew.course = Course(start, used, model.dealt.batches)
     crew.begin(folder, start)
     config.run.dir = agree(comm, str(folder.path) if folder else None)[0] or ""
     config.run.resume = True  # whoever begins again goes on with it

@@ -39,15 +39,17 @@ def train(config: Config, crew: Crew, comm: Communicator) -> None:
     )
     if plan:
         note(plan, comm)
-    with together(comm):
-        sizes = parallel.sizes(comm.size)
-    mesh = Mesh(comm, **sizes)
-    model = parallelize(plain, mesh, parallel, config.batch, config.optim, config.reproducible)
-    sampler = open_sampler(config, dataset)
+    mesh = Mesh(comm, **parallel.sizes(comm.size))
+    model = parallelize(
+        plain, mesh, parallel, config.batch, config.optim, config.reproducible,
+        config.data.partition,
+    )  # fmt: skip
+    dataset = dataset.of_columns(model.columns)  # by feature: a rank reads no others
     audit = Audit(model, config.audit, crew.survives, crew.events)
     for words in [*model.notes, *audit.notes]:
         note(words, comm)
-    folder, start = begin(config, crew, model, numerics, dataset.digest)
+    folder, start = begin(config, crew, model, numerics, dataset)
+    sampler = open_sampler(config, dataset, crew.course)
     looks = dataset.validation.spread(config.run.evaluate_samples)
 
     def end_step(step: int) -> None:

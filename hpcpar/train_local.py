@@ -52,7 +52,7 @@ def train_locally(config: Config, comm: Communicator) -> None:
         note(words, comm)
     local = LocalTraining(model, config.optim, config.sync)
     crew = Crew(replace(config, recovery="none"), comm)
-    folder, start = begin(config, crew, model, numerics, dataset.digest)
+    folder, start = begin(config, crew, model, numerics, dataset)
     local.begin()
     looks = dataset.validation.spread(config.run.evaluate_samples)
     saving = open_writer(config, crew, model, numerics, dataset.digest, folder)
@@ -90,7 +90,7 @@ def check(config: Config) -> None:
     """Raises `UserError` for what does not go together with local steps."""
     parallel = config.parallel
     for name in ("pipeline", "tensor", "context"):
-        if getattr(parallel, name) > 1:
+        if getattr(parallel, name) != 1:
             raise UserError(
                 f"--sync.mode local has data-parallel workers only: leave --parallel.{name} out"
             )

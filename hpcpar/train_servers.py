@@ -69,7 +69,7 @@ def check(config: Config) -> None:
     """Raises `UserError` for what does not go together with servers."""
     parallel = config.parallel
     for name in ("pipeline", "tensor", "context"):
-        if getattr(parallel, name) > 1:
+        if getattr(parallel, name) != 1:
             raise UserError(
                 f"--sync.servers goes with data-parallel workers only: leave --parallel.{name} out"
             )
@@ -116,7 +116,7 @@ def compute(
     for words in model.notes:
         note(words, comm)
     crew = Crew(replace(config, recovery="none"), comm)
-    folder, start = begin(config, crew, model, numerics, dataset.digest)
+    folder, start = begin(config, crew, model, numerics, dataset)
     looks = dataset.validation.spread(config.run.evaluate_samples)
     client = Client(model, mailbox, roles, config.sync, config.optim)
     client.load(start)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from context_axis import draw_context_axis
 from data_axis import draw_data_axis
+from partitions import draw_partitions
 from pipeline_axis import draw_pipeline_axis
 from skew_data import draw_skew
 from tensor_axis import draw_tensor_axis
@@ -79,3 +80,4 @@ for name in PIPELINES:
 for draw_axis in (draw_data_axis, draw_pipeline_axis, draw_tensor_axis, draw_context_axis):
     draw_axis(HERE)
 draw_skew(HERE)
+draw_partitions(HERE)

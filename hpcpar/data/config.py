@@ -18,6 +18,9 @@ class DataConfig:
         paths: Files and folders; none takes the running Python's standard library sources. Tables
             are .csv, .csv.gz, .npz (x and y), or sklearn:NAME.
         kind: bytes reads any file, tokens nanoGPT's and llm.c's .bin, table rows of numbers.
+        partition: What ranks have of the data: sample shares every global batch out by samples;
+            batch gives each data-parallel rank a global batch of its own; feature gives each tensor
+            rank some columns of a table.
         validation: Part of the samples that is kept for validation, at least one sample.
         task: What a table's targets are; auto takes whole numbers for classes.
         documents: Whether attention stays within documents: for bytes each file is one, for tokens
@@ -30,6 +33,7 @@ class DataConfig:
 
     paths: list[str] = field(default_factory=list)
     kind: Literal["bytes", "tokens", "table"] = "bytes"
+    partition: Literal["sample", "batch", "feature"] = "sample"
     validation: float = 0.05
     task: Literal["auto", "classification", "regression"] = "auto"
     documents: bool = False

@@ -1,7 +1,7 @@
 """What the rest of the house sees of the data."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -43,6 +43,13 @@ class Part(ABC):
         """The class of each sample, int64 (N,), where targets are classes."""
         return None
 
+    def of_columns(self, columns: range) -> "Part":
+        """The same samples of a table with some of their features only, none else of which is read.
+
+        Raises ValueError for samples that have no features.
+        """
+        raise ValueError(f"samples of {type(self).__name__} have no columns")
+
     def spread(self, count: int) -> np.ndarray:
         """The numbers of `count` samples, evenly spread over the part; of all for 0 or too many."""
         samples = len(self)
@@ -69,6 +76,13 @@ class Dataset:
     features: int = 0  # table: columns of the inputs
     outputs: int = 0  # table: classes, or columns of the targets
     task: Literal["", "classification", "regression"] = ""  # table
+
+    def of_columns(self, columns: range | None) -> "Dataset":
+        """The same data on a rank that reads some columns of a table only; None are all."""
+        if columns is None:
+            return self
+        train, validation = (part.of_columns(columns) for part in (self.train, self.validation))
+        return replace(self, train=train, validation=validation)
 
     def describe(self) -> str:
         """One line for people."""

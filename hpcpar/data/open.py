@@ -87,7 +87,8 @@ def _plan(config: DataConfig) -> Recipe:
 def _open(entry: Entry, config: DataConfig, context: int) -> Dataset:
     name = title(config.paths)
     if config.kind == "table":
-        table = open_table(entry, name, config.validation, config.task)
+        whole = config.partition != "feature"
+        table = open_table(entry, name, config.validation, config.task, whole)
         if config.stratify and table.train.classes is None:
             raise UserError(
                 f"--data.stratify is for classes, and the targets of {name} are numbers: leave it "

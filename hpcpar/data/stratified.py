@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from hpcpar.data.sampler import Sampler
+from hpcpar.data.sampler import Course, Sampler
 from hpcpar.rng import generator
 
 __all__ = ["StratifiedSampler", "shares"]
@@ -20,8 +20,10 @@ class StratifiedSampler(Sampler):
         classes: the class of each sample, whole numbers (N,).
     """
 
-    def __init__(self, classes: np.ndarray, batch: int, seed: int) -> None:
-        super().__init__(len(classes), batch, seed)
+    def __init__(
+        self, classes: np.ndarray, batch: int, seed: int, course: Course | None = None
+    ) -> None:
+        super().__init__(len(classes), batch, seed, course)
         self._classes = np.unique(classes, return_inverse=True)[1]
 
     def _draw(self, epoch: int) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Samples of tables: rows of standardized features, and classes or numbers as targets."""
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -23,7 +24,8 @@ class Rows(Part):
         x: features of all rows (N, F), float64, as they were measured; mapped into memory.
         y: targets of all rows: int64 (N,) classes or float32 (N, O) numbers.
         numbers: which rows this part has.
-        scaling: mean and standard deviation of each feature, float64 (F,).
+        scaling: of the features.
+        columns: the features that are read; None are all.
     """
 
     targets_per_sample = 1  # one loss a row
@@ -33,10 +35,11 @@ class Rows(Part):
         x: np.ndarray,
         y: np.ndarray,
         numbers: np.ndarray,
-        scaling: tuple[np.ndarray, np.ndarray],
+        scaling: "Scaling",
+        columns: range | None = None,
     ) -> None:
-        self._x, self._y, self._numbers = x, y, numbers
-        self._mean, self._deviation = scaling
+        self._x, self._y, self._numbers, self._scaling = x, y, numbers, scaling
+        self._columns = range(x.shape[1]) if columns is None else columns
 
     def __len__(self) -> int:
         return len(self._numbers)
@@ -46,17 +49,55 @@ class Rows(Part):
         return self._y[self._numbers] if self._y.ndim == 1 else None
 
     def batch(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        rows = self._numbers[indices]
-        x = self._x[rows]
-        x -= self._mean
-        x /= self._deviation
+        rows, (mean, deviation) = self._numbers[indices], self._scaling.of(self._columns)
+        x = self._x[:, self._columns.start : self._columns.stop][rows]
+        x -= mean
+        x /= deviation
         return x.astype(np.float32), self._y[rows]
 
+    def of_columns(self, columns: range) -> "Rows":
+        self._scaling.of(columns)  # now, on all ranks at a time: the first batch is not to wait
+        return Rows(self._x, self._y, self._numbers, self._scaling, columns)
 
-def open_table(entry: Entry, title: str, validation: float, task: str) -> Dataset:
+
+class Scaling:
+    """What features are standardized by: mean and standard deviation over rows of x (N, F)."""
+
+    def __init__(self, x: np.ndarray, rows: np.ndarray) -> None:
+        self._x, self._rows = x, rows
+        self._found: dict[range, tuple[np.ndarray, np.ndarray]] = {}
+
+    def of(self, columns: range) -> tuple[np.ndarray, np.ndarray]:
+        """Of these features, both float64 (columns,); they are read when first asked for.
+
+        The deviation of a constant column is 1. Blocks of fixed size are added in order: the table
+        need not fit into memory, and the bits depend on nothing but the values of a column.
+        """
+        if columns not in self._found:
+            blocks, count = partial(self._blocks, columns), len(self._rows)
+            mean = sum(block.sum(axis=0) for block in blocks()) / count
+            squares = sum(((block - mean) ** 2).sum(axis=0) for block in blocks())
+            deviation = np.sqrt(squares / count)
+            # Rounding leaves a constant column a deviation of about 1e-16 of its size.
+            deviation = np.where(deviation <= 1e-12 * np.abs(mean), 1.0, deviation)
+            self._found[columns] = mean[: len(columns)], deviation[: len(columns)]
+        return self._found[columns]
+
+    def _blocks(self, columns: range) -> Iterator[np.ndarray]:
+        own, alone = self._x[:, columns.start : columns.stop], len(columns) == 1 < self._x.shape[1]
+        for start in range(0, len(self._rows), BLOCK):
+            block = own[self._rows[start : start + BLOCK]]
+            # NumPy adds up a single column in pairs of rows, and several row after row.
+            yield np.repeat(block, 2, axis=1) if alone else block
+
+
+def open_table(
+    entry: Entry, title: str, validation: float, task: str, whole: bool = True
+) -> Dataset:
     """The parts of a prepared table; `task` is auto, classification or regression.
 
-    Raises `UserError` for fewer than two rows, and for targets that cannot be classes but should.
+    `whole`: whether all columns are going to be used; otherwise take `Dataset.of_columns`. Raises
+    `UserError` for fewer than two rows, and for targets that cannot be classes but should.
     """
     x = np.load(entry.folder / INPUTS, mmap_mode="r")
     targets = np.load(entry.folder / TARGETS)
@@ -71,7 +112,9 @@ def open_table(entry: Entry, title: str, validation: float, task: str) -> Datase
     else:
         y, outputs = targets.astype(np.float32), targets.shape[1]
     train, held = split(len(x), validation)
-    scaling = _scaling(x, train)
+    scaling = Scaling(x, train)
+    if whole:
+        scaling.of(range(x.shape[1]))
     return Dataset(
         kind="table",
         title=title,
@@ -101,20 +144,3 @@ def _resolve(task: str, targets: np.ndarray, title: str) -> Literal["classificat
             f"{title} has the target {bad}, which is no class: use --data.task regression"
         )
     return "classification"
-
-
-def _scaling(x: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation of the columns of x (N, F) over these rows; 1 for a constant one.
-
-    Blocks of fixed size are added in order: the table need not fit into memory, and the bits depend
-    on nothing but the values.
-    """
-
-    def blocks() -> Iterator[np.ndarray]:
-        return (x[rows[start : start + BLOCK]] for start in range(0, len(rows), BLOCK))
-
-    mean = sum(block.sum(axis=0) for block in blocks()) / len(rows)
-    deviation = np.sqrt(sum(((block - mean) ** 2).sum(axis=0) for block in blocks()) / len(rows))
-    # Rounding leaves a constant column a deviation of about 1e-16 of its size.
-    constant = deviation <= 1e-12 * np.abs(mean)
-    return mean, np.where(constant, 1.0, deviation)

@@ -108,6 +108,13 @@ def _as_table(name: str, x: np.ndarray, y: np.ndarray) -> Table:
         )
     x, y = x.reshape(len(x), -1), y.reshape(len(y), -1)
     for letter, values in (("x", x), ("y", y)):
+        if values.dtype.kind in "US":
+            row, column = _first_text(values)
+            found = values[row, column].item()
+            raise UserError(
+                f"{name}: {letter} is text, {found!r} at row {row}, column {column}, counted from "
+                "0; it must hold real numbers"
+            )
         if values.dtype.kind not in "biuf":
             raise UserError(
                 f"{name}: {letter} is of type {values.dtype}; it must hold real numbers"
@@ -120,6 +127,16 @@ def _as_table(name: str, x: np.ndarray, y: np.ndarray) -> Table:
                 f"{name}: {letter} is {found} at row {row}, column {column}, counted from 0"
             )
     return x.astype(np.float64), y.astype(np.float64 if y.dtype.kind == "f" else np.int64)
+
+
+def _first_text(values: np.ndarray) -> tuple[int, int]:
+    """Row and column of the first cell that is no number; the first of all where each is one."""
+    for (row, column), cell in np.ndenumerate(values):
+        try:
+            float(cell)
+        except ValueError:
+            return row, column
+    return 0, 0
 
 
 def _sklearn_version(path: str) -> str:

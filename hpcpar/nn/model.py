@@ -108,10 +108,16 @@ class Model:
         self.flops_per_sample = flops_per_sample
         self.parameters = [parameter for layer in layers for parameter in layer.parameters]
 
-    def with_layers(self, layers: Sequence[Layer], loss: "Loss | None" = None) -> "Model":
-        """The same model of other layers, and another loss if one is given."""
+    def with_layers(
+        self,
+        layers: Sequence[Layer],
+        loss: "Loss | None" = None,
+        input_shape: tuple[int, ...] | None = None,
+    ) -> "Model":
+        """The same model of other layers; with another loss and other inputs if they are given."""
         loss = loss or self.loss_function
-        return Model(layers, loss, self.flops_per_sample, self.input_shape, self.input_dtype)
+        shape = self.input_shape if input_shape is None else input_shape
+        return Model(layers, loss, self.flops_per_sample, shape, self.input_dtype)
 
     def loss_and_gradients(
         self,

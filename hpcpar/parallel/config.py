@@ -1,7 +1,7 @@
 """How the ranks share the work: the sizes of the mesh, and what is done to save memory and time."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from hpcpar.errors import UserError
@@ -45,7 +45,8 @@ class ParallelConfig:
         data: Ranks that share every global batch; -1 takes all that the other axes leave.
         pipeline: Ranks that share the layers: stages, one after the other.
         context: Ranks that share every sequence: its positions.
-        tensor: Ranks that share every layer: heads, hidden units and the vocabulary.
+        tensor: Ranks that share every layer: heads, hidden units and the vocabulary; -1 takes all
+            that the other axes leave, as --data.partition feature does.
         sequence: Whether tensor ranks also share what is between their products, by rows.
         tiles: Tiles of every axis that tensor and context ranks share, under --reproducible layout.
         schedule: Who computes what when in a pipeline.
@@ -82,19 +83,27 @@ class ParallelConfig:
         """Tiles of every shared axis; None where the bits may depend on who shares it."""
         return self.tiles if reproducible == "layout" else None
 
+    def filled(self, ranks: int) -> "ParallelConfig":
+        """With the tensor ranks that -1 stands for; raises `UserError` as `sizes` does."""
+        return self if self.tensor > 0 else replace(self, tensor=self.sizes(ranks)["tensor"])
+
     def sizes(self, ranks: int) -> dict[str, int]:
         """The axes of the mesh, for so many ranks. Raises `UserError` where they do not fit."""
-        if self.data == 0 or self.data < -1:
-            raise UserError(f"--parallel.data is {self.data}; it must be at least 1, or -1")
-        others = self.pipeline * self.context * self.tensor
+        for name, size in ("data", self.data), ("tensor", self.tensor):
+            if size == 0 or size < -1:
+                raise UserError(f"--parallel.{name} is {size}; it must be at least 1, or -1")
+        tensor, others = self.tensor, self.pipeline * self.context
+        if tensor < 0:
+            tensor = max(1, ranks // (others * max(1, self.data)))
+        others *= tensor
         data = self.data if self.data > 0 else max(1, ranks // others)
         if data * others != ranks:
             near = ranks // others * others
             hint = f"take {near} ranks" if near else f"take at least {others} ranks"
             if self.data > 0:
                 hint = f"take {data * others} ranks, or --parallel.data -1"
-            axes = "context", "tensor"
-            shared = [f" x --parallel.{n} {getattr(self, n)}" for n in axes if getattr(self, n) > 1]
+            axes = ("context", self.context), ("tensor", tensor)
+            shared = [f" x --parallel.{name} {size}" for name, size in axes if size > 1]
             raise UserError(
                 f"--parallel.data {self.data} x --parallel.pipeline {self.pipeline}"
                 f"{''.join(shared)} does not make the {ranks} ranks that there are: {hint}"
@@ -110,7 +119,7 @@ class ParallelConfig:
             "data": data,
             "pipeline": self.pipeline,
             "context": self.context,
-            "tensor": self.tensor,
+            "tensor": tensor,
         }
 
 

@@ -41,6 +41,7 @@ class Layout:
         batch: how samples are grouped.
         ranks: all of them.
         reproducible: "ranks", "layout" or "off".
+        partition: of the data: "sample", "batch" or "feature" (`DataConfig`).
 
     Attributes: data, pipeline, context and tensor, sizes of the axes.
     """
@@ -49,6 +50,7 @@ class Layout:
     batch: BatchConfig
     ranks: int
     reproducible: str = "ranks"
+    partition: str = "sample"
 
     @property
     def data(self) -> int:
@@ -95,23 +97,35 @@ class Layout:
         """Whether leaves are dealt in rounds."""
         return self.parallel.zero >= 2 and self.data > 1
 
+    @property
+    def batches(self) -> int:
+        """Batches of a step, of `batch.size` samples each."""
+        return self.data if self.partition == "batch" else 1
+
+    @property
+    def samples(self) -> int:
+        """Samples of a step."""
+        return self.batches * self.batch.size
+
     @cached_property
     def leaves(self) -> list[range]:
-        """The micro-batches of every leaf."""
-        count = self.batch.leaves
+        """The micro-batches of every leaf, batch by batch."""
+        count, micros = self.batch.leaves, self.batch.size // self.batch.micro
         if self.reproducible == "off" and not self.parallel.speeds:
-            count = self.data
-        return leaf_runs(self.batch.size // self.batch.micro, count)
+            count = self.data // self.batches
+        each = leaf_runs(micros, count)
+        tops = range(0, self.batches * micros, micros)
+        return [range(run.start + top, run.stop + top) for top in tops for run in each]
 
     @cached_property
     def runs(self) -> list[range]:
         """The leaves of every data-parallel rank, where they are not dealt in rounds."""
-        return deal(len(self.leaves), self.data, self.data_speeds)
+        return deal(len(self.leaves), self.data, self._leaf_speeds)
 
     @cached_property
     def slots(self) -> list[list[Slot]]:
         """The micro-batches of every data-parallel rank."""
-        return deal_slots(self.leaves, self.data, self.rounds, self.data_speeds)
+        return deal_slots(self.leaves, self.data, self.rounds, self._leaf_speeds)
 
     @cached_property
     def leaf_owners(self) -> list[int]:
@@ -129,6 +143,11 @@ class Layout:
     def data_speeds(self) -> Sequence[float] | None:
         """Of the ranks at each place of the data axis together; None where all are the same."""
         return self._speeds(0)
+
+    @property
+    def _leaf_speeds(self) -> Sequence[float] | None:
+        """By batch a rank has a whole one, fast or slow."""
+        return None if self.partition == "batch" else self.data_speeds
 
     @property
     def stage_speeds(self) -> list[float] | None:

@@ -14,6 +14,7 @@ from hpcpar.parallel.fits import check_fits
 from hpcpar.parallel.gradients import Exchanges, GradientSum, RoundSum, RunSum
 from hpcpar.parallel.holdings import Holdings
 from hpcpar.parallel.layout import Layout
+from hpcpar.parallel.partition import check_workers
 from hpcpar.parallel.recompute import recomputed
 from hpcpar.parallel.shared_buckets import shared_roots
 from hpcpar.parallel.stages import cut_stages
@@ -36,6 +37,7 @@ def parallelize(
     batch: BatchConfig | None = None,
     optim: OptimConfig | None = None,
     reproducible: str = "ranks",
+    partition: str = "sample",
 ) -> ParallelModel:
     """A model that all ranks of a mesh train together; its weights are not set yet.
 
@@ -44,6 +46,9 @@ def parallelize(
         mesh: with the axes data, pipeline, context and tensor (`ParallelConfig.sizes`).
         reproducible: "ranks" for the same bits on any data x pipeline layout, "layout" for those on
             tensor- and context-parallel ranks too, "off" for any order.
+        partition: of the data. By "sample" a step has one global batch; by "batch" one for each
+            data-parallel rank; by "feature" ranks are given their own columns of the inputs
+            (`ParallelModel.columns`).
 
     Collective. Raises `UserError`, the same on every rank, for what does not go together.
     """
@@ -54,13 +59,14 @@ def parallelize(
         parallel, data=sizes["data"], pipeline=sizes["pipeline"],
         context=sizes["context"], tensor=sizes["tensor"],
     )  # fmt: skip
-    layout, axes = Layout(parallel, batch, mesh.comm.size, reproducible), Axes(mesh, parallel)
+    layout = Layout(parallel, batch, mesh.comm.size, reproducible, partition)
+    axes = Axes(mesh, parallel)
     xp, arena, timeline = mesh.comm.device.xp, Arena(mesh.comm.device.xp), Timeline()
     plain, work, optim = model, _work(model, layout, mesh.comm), optim or OptimConfig()
     stages = work.stages
 
     # Each idea below takes what the one before has made, and knows nothing of the others.
-    model = _shared(model, axes, layout.tiles, timeline)
+    model = _shared(model, axes, layout, timeline)
     if parallel.recompute:
         model = recomputed(model)
     check_fits(plain, model, layout, stages, optim, axes)
@@ -90,11 +96,16 @@ def _sums(holdings: Holdings, axes: Axes, layout: Layout) -> list[GradientSum]:
     ]
 
 
-def _shared(model: Model, axes: Axes, tiles: int | None, timeline: Timeline) -> Model:
+def _shared(model: Model, axes: Axes, layout: Layout, timeline: Timeline) -> Model:
     """The model whose layers and positions the tensor- and context-parallel ranks share."""
+    features = layout.partition == "feature"
+    if features:
+        check_workers(axes.tensor_size, model.input_shape[0])
     try:
-        sequence = axes.parallel.sequence
-        return tensor_parallel(model, axes.tensor, tiles, sequence, axes.context, timeline)
+        return tensor_parallel(
+            model, axes.tensor, layout.tiles, axes.parallel.sequence, axes.context, timeline,
+            features,
+        )  # fmt: skip
     except ValueError as error:
         sizes = {"context": axes.context_size, "tensor": axes.tensor_size}
         keys = " ".join(f"--parallel.{n} {size}" for n, size in sizes.items() if size > 1)

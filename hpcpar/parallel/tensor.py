@@ -30,6 +30,7 @@ def tensor_parallel(
     sequence: bool = False,
     positions: "Communicator | Place | None" = None,
     timeline: Timeline | None = None,
+    features: bool = False,
 ) -> Model:
     """The model with layers that `ranks` share; `model` itself stays as it is.
 
@@ -51,6 +52,8 @@ def tensor_parallel(
             stream, logits and loss are then those of this rank's positions (`Context`), and so are
             its gradients: they are still to be summed over these ranks.
         timeline: told of the time in which layers wait for other ranks.
+        features: whether each rank is given its own columns of the inputs of an MLP or a linear
+            model, not all: its first layer is then row-parallel (`by_features`).
 
     Raises ValueError for more ranks than tiles, heads, units, tokens or inputs, and for a layer
     that nobody knows how to share.
@@ -63,12 +66,35 @@ def tensor_parallel(
     group = TensorGroup(ranks, tiles, sequence, context)
     if group.tiles == context.spans.count == 1:
         return model
+    if features:
+        return by_features(model, group)
     count = len(model.layers)
     layers = [_shared(layer, count - 1 - n, group) for n, layer in enumerate(model.layers)]
     last, loss = model.layers[-1], None
     if isinstance(last, Head):
         loss = TensorCrossEntropy(last.output.shape[0], group)
     return model.with_layers(layers, loss)
+
+
+def by_features(model: Model, group: TensorGroup) -> Model:
+    """An MLP or a linear model whose first layer takes this rank's columns of the inputs only.
+
+    The sum over all columns is the layer's output, so the pairs of layers that are cut come behind
+    it: column-parallel, row-parallel. A last layer without a partner stays whole on every rank.
+
+    Raises ValueError where there are more ranks than inputs or units, and for sequences.
+    """
+    layers: list[Layer] = []
+    for number, layer in enumerate(model.layers):
+        if not isinstance(layer, Dense):
+            raise ValueError(f"the inputs of a {type(layer).__name__} have no features to share")
+        if number % 2:
+            last = layer is model.layers[-1]
+            layers.append(layer if last else ColumnDense(layer, group))
+        else:
+            layers.append(RowDense(layer, group))
+    own = layers[0].parameters[0].shape[0]
+    return model.with_layers(layers, input_shape=(own,))
 
 
 def _shared(layer: Layer, behind: int, group: TensorGroup) -> Layer:

@@ -83,6 +83,15 @@ class ParallelModel:
         return self._layout
 
     @property
+    def columns(self) -> range | None:
+        """The features of a table that this rank is to be given, by feature; None are all."""
+        first = self.model.parameters[0]
+        if self._layout.partition != "feature":
+            return None
+        runs = (range(first.shape[0]),) if first.cut is None else first.cut.runs
+        return range(runs[0].start, runs[-1].stop)
+
+    @property
     def leaf_owners(self) -> list[int]:
         """The data-parallel rank that computes each leaf of a step."""
         return self._layout.leaf_owners
@@ -90,13 +99,20 @@ class ParallelModel:
     @property
     def notes(self) -> list[str]:
         """What the user should know of this layout."""
-        found, axes = [], self.axes
+        found, axes, layout = [], self.axes, self._layout
         if self.idle_ranks:
             found.append(f"{self.idle_ranks} ranks have no leaf of the batch to compute")
-        if axes.parallel.speeds and self._layout.rounds:
+        if layout.partition == "batch":
+            found.append(
+                f"with --data.partition batch a step takes {layout.batch.size} samples for each "
+                f"data-parallel rank: the weights' hash is that of {layout.batches} of them"
+            )
+            if axes.parallel.speeds:
+                found.append("a rank has a whole batch, whatever the speeds are")
+        elif axes.parallel.speeds and layout.rounds:
             found.append("--parallel.zero 2 and 3 deal leaves evenly, whatever the speeds are")
         for name, size in ("tensor", axes.tensor_size), ("context", axes.context_size):
-            if size > 1 and self._layout.reproducible == "ranks":
+            if size > 1 and layout.reproducible == "ranks":
                 found.append(
                     f"with --parallel.{name} {size} the bits are those of so many {name} ranks; "
                     "--reproducible layout has the same ones on any number"
@@ -116,6 +132,8 @@ class ParallelModel:
             "data": self.axes.data_size, "pipeline": self.axes.pipeline_size,
             "tensor": self.axes.tensor_size, "zero": parallel.zero,
         }  # fmt: skip
+        if self._layout.partition != "sample":
+            found |= {"partition": self._layout.partition}
         if self.axes.context is not None:
             found |= {"context": self.axes.context_size}
         if self.axes.tensor is not None:
@@ -155,9 +173,10 @@ class ParallelModel:
     ) -> float:
         """The mean loss of the global batch of these samples; its gradient is then summed.
 
-        `indices` has shape (batch.size,), the same on every rank; a rank reads only its own
-        samples. The loss is a float64 sum over all targets, divided by their number. A
-        witness is shown what this rank computes of its leaf. Collective.
+        `indices` has shape (dealt.samples,), the same on every rank; a rank reads only its own
+        samples. By feature `part` has this rank's `columns`. The loss is a float64 sum over all
+        targets, divided by their number. A witness is shown what this rank computes of its leaf.
+        Collective.
         """
         self._backward.begin(self._slots, self.gradients, witness)
         losses = self._compute(self._slots, part, indices, witness)
@@ -167,7 +186,7 @@ class ParallelModel:
                 total.finish()
             self._sum_context()
             self.update.fold()
-        targets = self._batch.size * part.targets_per_sample
+        targets = self._layout.samples * part.targets_per_sample
         return self._mean(losses, self._layout.leaves, targets)
 
     def leaf_again(
@@ -214,16 +233,15 @@ class ParallelModel:
     def mean_loss(self, micros: "Mapping[int, float]", part: "Part") -> float:
         """That of a step, from the losses of all its micro-batches."""
         losses = [micros[micro] for micro in range(len(micros))]
-        return self._of_leaves(losses, self._layout.leaves) / (
-            self._batch.size * part.targets_per_sample
-        )
+        targets = self._layout.samples * part.targets_per_sample
+        return self._of_leaves(losses, self._layout.leaves) / targets
 
     def _compute(
         self, slots: "Sequence[Slot]", part: "Part", indices: np.ndarray, witness: Witness | None
     ) -> dict[int, float]:
         """Forward and backward of micro-batches of a step; their losses, on the last stage."""
         micros = Micros(part, list(indices.reshape(-1, self._batch.micro)))
-        targets = self._batch.size * part.targets_per_sample
+        targets = self._layout.samples * part.targets_per_sample
         actions = self.axes.schedule(self.axes.stage, len(slots))
         losses = self._performer.run(actions, slots, micros, 1.0 / targets, witness=witness)
         if witness is not None:

@@ -23,6 +23,7 @@ from hpcpar.comm import Communicator
 from hpcpar.comm.ending import be_lost
 from hpcpar.comm.lost import give_up, lost_ranks, shrink
 from hpcpar.comm.vote import HERE, veto, vote
+from hpcpar.data import Course
 from hpcpar.errors import AuditError, LostRankError, StoppedError, UserError
 from hpcpar.parallel.config import ParallelConfig
 from hpcpar.parallel.state import updated
@@ -63,6 +64,7 @@ class Crew(Standing):
         self.comm: Communicator | None = comm
         self._why = "shrink"  # they begin again
         self.parallel: ParallelConfig = config.parallel
+        self._before = config.parallel.filled(comm.size)
         self.stopping = False
         self.survives = config.recovery == "shrink" and comm.size > 1
         self._backup: Backup | None = None  # of the model
@@ -266,15 +268,14 @@ class Crew(Standing):
         """Who does what now."""
         self._giving, self._why = self._everybody, "shrink"
         everybody = self._everybody
-        step, row = last_step(everybody, None if self._saved is None else self.step, self.rows)
+        mine = None if self._saved is None else self.step
+        told = {self.step: [self.rows.get(self.step, {}), self.course.before(self.step)]}
+        step, found = last_step(everybody, mine, told)
         self.step = step or 0
-        if row is not None:
-            self.rows[self.step] = row
-        if step is not None and self._saved is None:
-            self._saved = []
-        self.parallel, count = fewer(
-            self._config.parallel, everybody.size, self._config.reproducible
-        )
+        if found is not None:
+            self.rows[self.step], self.course = found[0], Course(self.step, found[1])
+            self._saved = self._saved or []
+        self.parallel, count = fewer(self._before, everybody.size, self._config.reproducible)
         self.comm = everybody
         if count < everybody.size:
             self.comm = everybody.split(0 if everybody.rank < count else None)

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from hpcpar.data import Course
 from hpcpar.device import Array
 from hpcpar.parallel.state import fill, shapes
 from hpcpar.recovery.events import Events
@@ -25,12 +26,12 @@ class Standing:
         job: the name that a launcher has given to all jobs of this run; then the state is kept in
             memory that outlives a job (memory.py). None for not.
 
-    Attributes: step; rows, what the run tells of its last steps; history, of the steps up to this
-    one; events, what happens.
+    Attributes: step; rows, what the run tells of its last steps; course, the batches of its steps;
+    history, of the steps up to this one; events, what happens.
     """
 
     def __init__(self, comm: "Communicator", job: str | None) -> None:
-        self.step, self.rows = 0, dict[int, dict[str, Any]]()
+        self.step, self.rows, self.course = 0, dict[int, dict[str, Any]](), Course()
         self.events, self.history = Events(), History()
         self._model: ParallelModel | None = None
         self._saved: Parts | None = None  # the state of the step, until all have voted again
@@ -54,8 +55,9 @@ class Standing:
 
         saved, memory = self._saved, self._memory
         if saved is None and memory is not None and (found := memory.recall(model, take)):
-            self.step, (row, history) = found
+            self.step, (row, history, used) = found
             self.rows[self.step], self._saved, self._remembered = row, [], True
+            self.course = Course(self.step, used)
             self.history = History.from_json(history)
         elif not self._rescue(take, list(shapes(model))):
             return False
@@ -76,5 +78,5 @@ class Standing:
     def _remember(self, step: int) -> None:
         """The state of a step, for the next job."""
         if self._memory is not None and self._model is not None:
-            told = self.rows.get(step, {}), self.history.to_json()
+            told = self.rows.get(step, {}), self.history.to_json(), self.course.before(step)
             self._memory.write(self._model, step, told)

@@ -48,7 +48,7 @@ class Report:
         self._folder, self._start, self._config, self._dataset = folder, start, config, dataset
         self._layout = {"ranks": comm.size, "nodes": comm.nodes, **model.layout}
         self._unit = "samples" if dataset.kind == "table" else "tokens"
-        self._per_step = config.batch.size * dataset.train.targets_per_sample
+        self._per_step = model.dealt.samples * dataset.train.targets_per_sample
         self._row = self._rows.get(start, {})
         self._progress = Progress(start, config.steps, self._unit) if folder else None
         self._began = self._wall = 0.0

@@ -62,6 +62,11 @@ def plan(
         given = _given(config, settings)
         if speeds:
             config.parallel.speeds = _speeds(speeds)
+        if config.data.partition != "sample":
+            raise UserError(
+                f"plans are made for --data.partition sample, not {config.data.partition}: leave "
+                "the key out"
+            )
         ranks = ranks or comm.size
         if ranks < 1 or top < 1:
             raise UserError(f"--ranks is {ranks} and --top {top}; each must be at least 1")

@@ -62,7 +62,11 @@ def replay(run: str, step: int = 0, start: int = -1, *, comm: Communicator) -> N
             plain, parallel = build_model(config.model, dataset), _parallel(config)
             sizes = parallel.sizes(ranks.size)
         mesh = Mesh(ranks, **sizes)
-        model = parallelize(plain, mesh, parallel, config.batch, config.optim, config.reproducible)
+        model = parallelize(
+            plain, mesh, parallel, config.batch, config.optim, config.reproducible,
+            config.data.partition,
+        )  # fmt: skip
+        dataset = dataset.of_columns(model.columns)
         _begin(config, folder, model, dataset, start)
         print(f"steps {start + 1} to {step} of {run} again, on {_ranks(ranks)}", flush=True)
         curve = _train(config, folder, model, dataset, range(start + 1, step + 1))
@@ -84,6 +88,11 @@ def _bounds(config: Config, folder: RunFolder, step: int, start: int) -> tuple[i
         raise UserError(
             f"{folder.path} was computed with --reproducible off: its bits depend on the ranks, "
             "and cannot be computed again"
+        )
+    if config.data.partition == "batch":
+        raise UserError(
+            f"{folder.path} was computed with --data.partition batch: its bits depend on the "
+            "data-parallel ranks, and are not computed again"
         )
     step = step or max(steps, default=0)
     if not 1 <= step <= config.steps:

@@ -22,6 +22,8 @@ def place(tmp_path_factory):
     (folder / "used" / "thing").write_text("something")
     (folder / "hole.csv").write_text("a,b,y\n1,2,0\n3,,1\n4,5,1\n")
     (folder / "tokens.bin").write_bytes((np.arange(400) % 50).astype("<u2").tobytes())
+    (folder / "colours.csv").write_text("size,colour,y\n1,2,0\n3,red,1\n4,5,1\n")
+    np.savez(folder / "narrow.npz", x=np.ones((90, 1)), y=np.arange(90) % 2)
     (folder / "broken.toml").write_text("steps = = 3\n")
     (folder / "typo.toml").write_text("[optim]\nlearning = 3\n")
     return folder
@@ -46,6 +48,7 @@ def refuse(mpirun, place, *arguments, env=None, ranks=RANKS):
     return said[0]
 
 
+TABLE = ["--model.kind", "linear", "--data.kind", "table", "--data.paths"]
 MISTAKES = [
     (["--optim.lrr", "1"], ["optim.lrr", "did you mean optim.lr?"]),
     (["@typo.toml"], ["optim.learning", "typo.toml"]),
@@ -85,6 +88,24 @@ MISTAKES = [
     (
         ["--data.kind=table", "--data.paths=sklearn:diabetes", "--data.stratify=true"],
         ["--data.stratify is for classes", "sklearn:diabetes"],
+    ),
+    (
+        [*TABLE, "@colours.csv"],
+        ["colours.csv, row 3, column 2 (colour): the value is 'red'"],
+    ),
+    (["@gpt.toml", "--data.partition", "feature"], ["--data.partition feature", "mlp or linear"]),
+    (
+        ["@gpt.toml", "--data.partition", "feature", "--model.kind", "mlp"],
+        ["--data.partition feature", "--data.kind bytes has none"],
+    ),
+    ([*TABLE, "@narrow.npz", "--data.partition", "feature"], ["2 ranks share", "1 features"]),
+    (
+        [*TABLE, "@narrow.npz", "--data.partition", "batch", "--batch.size", "60"],
+        ["--data.partition batch: 2", "86 samples has 1"],
+    ),
+    (
+        [*TABLE, "@narrow.npz", "--data.partition", "batch", "--parallel.plan", "auto"],
+        ["--parallel.plan auto knows --data.partition sample only"],
     ),
     (["@gpt.toml", "--run.dir", "@file"], ["file", "used"]),
     (["@gpt.toml", "--run.dir", "@file/below"], ["file", "cannot be"]),

@@ -23,7 +23,8 @@ def rows(data):
     numbers = np.concatenate([part._numbers for part in (data.train, data.validation)])
     x, y = zip(*(part.batch(part.spread(0)) for part in (data.train, data.validation)), strict=True)
     order = np.argsort(numbers)
-    measured = np.concatenate(x) * data.train._deviation + data.train._mean
+    mean, deviation = data.train._scaling.of(range(data.features))
+    measured = np.concatenate(x) * deviation + mean
     return measured[order], np.concatenate(y)[order]
 
 
@@ -117,6 +118,8 @@ HOLE[1, 0] = np.nan
         ({"x": HOLE, "y": X}, "x is nan at row 1, column 0"),
         ({"x": X, "y": HOLE}, "y is nan at row 1, column 0"),
         ({"x": X, "y": np.array(["a", "b", "c"])}, "real numbers"),
+        ({"x": np.array([["1", "2"], ["3", "red"]]), "y": X[:2]}, "x is text, 'red' at row 1, col"),
+        ({"x": np.array([[b"1"], [b"2"]]), "y": X[:2]}, "x is text, b'1' at row 0, column 0"),
         ({"x": X, "y": np.array([{}, {}, {}])}, "cannot be read"),
     ],
 )

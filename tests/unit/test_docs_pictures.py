@@ -1,4 +1,4 @@
-"""The pictures of docs/parallel.md come from what the code does, and show what the page says."""
+"""The pictures of the pages of docs come from what the code does, and show what the page says."""
 
 from pathlib import Path
 
@@ -78,3 +78,21 @@ def test_context_parallel_picture(tmp_path):
         assert len(pairs) == 9  # the same on every rank
         found += pairs
     assert sorted(found) == [(row, column) for row in range(8) for column in range(row + 1)]
+
+
+def test_pictures_of_partitions(tmp_path):
+    import partitions
+
+    partitions.draw_partitions(tmp_path)
+    for name in ("sample", "batch", "feature"):
+        assert f"by {name}" in (tmp_path / f"partition_{name}.svg").read_text()
+    for name, each in ("sample", 3), ("batch", 12):
+        for _, (rows, _), axis, runs in partitions._steps(name):
+            assert (rows, axis) == (4 * each, 0)
+            assert [row for own in runs for run in own for row in run] == list(range(rows))
+            assert [len(own) for own in runs] == [each] * 4
+    held = [(name, axis) for name, _, axis, _ in partitions._columns()]
+    assert held == [
+        ("samples", 1), ("layers.0.weight", 0), ("hidden units", None), ("layers.1.weight", 1),
+        ("hidden units", 1), ("layers.2.weight", 0), ("outputs", None),
+    ]  # fmt: skip
