@@ -43,8 +43,9 @@ def check_workers(workers: int, features: int) -> None:
     """Raises `UserError` where tensor-parallel ranks are more than the columns that they share."""
     if workers > features:
         raise UserError(
-            f"--data.partition feature: {workers} ranks share a table of {features} features: take "
-            f"at most {features} ranks, or --parallel.tensor {features} with --parallel.data -1"
+            f"--data.partition feature: {workers} ranks share {features} "
+            f"feature{'s' * (features > 1)} of a table: take at most as many ranks, or "
+            f"--parallel.tensor {features} with --parallel.data -1"
         )
 
 
@@ -54,6 +55,6 @@ def check_batches(workers: int, size: int, samples: int) -> None:
     if workers > most:
         raise UserError(
             f"--data.partition batch: {workers} data-parallel ranks take {workers} batches of "
-            f"{size} samples a step, and an epoch of {samples} samples has {most}: take at most "
-            f"{most} such ranks, or a smaller --batch.size"
+            f"{size} samples a step, and an epoch of {samples} samples has {most}: take at most as "
+            "many of them, or a smaller --batch.size"
         )

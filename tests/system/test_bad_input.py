@@ -98,7 +98,10 @@ MISTAKES = [
         ["@gpt.toml", "--data.partition", "feature", "--model.kind", "mlp"],
         ["--data.partition feature", "--data.kind bytes has none"],
     ),
-    ([*TABLE, "@narrow.npz", "--data.partition", "feature"], ["2 ranks share", "1 features"]),
+    (
+        [*TABLE, "@narrow.npz", "--data.partition", "feature"],
+        ["2 ranks share 1 feature of a table"],
+    ),
     (
         [*TABLE, "@narrow.npz", "--data.partition", "batch", "--batch.size", "60"],
         ["--data.partition batch: 2", "86 samples has 1"],

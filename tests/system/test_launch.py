@@ -105,6 +105,23 @@ def test_any_rank_is_killed_again_and_again(tmp_path, config, undisturbed, seed)
     assert [row["step"] for row in metrics(folder)] == list(range(1, STEPS + 1))
 
 
+@pytest.mark.parametrize(
+    ("recovery", "batches"),
+    [
+        pytest.param("shrink", 2 * 3 + 3 * 2 + (STEPS - 5) * 3, id="fewer ranks, then all again"),
+        pytest.param("relaunch", STEPS * 3, id="from memory"),
+    ],
+)
+def test_by_batch_none_is_left_out_or_used_twice(tmp_path, config, recovery, batches):
+    """A rank is lost in step 3; how many batches were used stands in the last checkpoint."""
+    program = training(sys.executable, "1@3:SIGKILL", config, "--recovery", recovery)
+    by_batch = ("--data.partition", "batch", "--batch.size", 12, "--run.dir", "run")
+    done = launch(tmp_path, "-n", 3, *program, *by_batch)
+    assert done.returncode == 0, done.stderr
+    last = tmp_path / "run" / "checkpoints" / f"step-{STEPS:08d}" / "manifest.json"
+    assert json.loads(last.read_text())["sampler"] == [0, 12 * batches]
+
+
 def test_lost_ranks_are_taken_in_again_at_the_next_checkpoint(tmp_path, config, undisturbed):
     program = training(sys.executable, "1@3:SIGKILL", config, "--recovery", "shrink")
     done = launch(tmp_path, "-n", 3, *program, "--run.dir", "run")

@@ -68,6 +68,9 @@ TILED = {  # on one rank, as under --reproducible layout
     "mlp in 2 tiles": (mlp(4, 2, 64, 3, "regression"), (1500, 4), 2),
     "linear in 4 tiles": (linear(10, 3, "regression"), (5, 10), 4),
 }
+MODELS["mlp by feature"] = (
+    tensor_parallel(mlp(10, 3, 12, 3, "classification"), None, 4, features=True), (7, 10),
+)  # fmt: skip
 MODELS |= {
     name: (tensor_parallel(model, None, tiles), shape)
     for name, (model, shape, tiles) in TILED.items()
