@@ -35,8 +35,8 @@ def mesh(comm):
         return meshes[key]
 
     yield of
-    for one in meshes.values():
-        one.close()
+    for made in meshes.values():
+        made.close()
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +44,12 @@ def alone(comm):
     part = comm.split(comm.rank)
     with part:
         yield part
+
+
+@pytest.fixture(scope="module")
+def one(alone):
+    """A mesh of this rank alone."""
+    return hpcpar.Mesh(alone, data=1, pipeline=1)
 
 
 def table(rows, features, outputs, task, seed):
@@ -103,20 +109,21 @@ def near(found, expected):
 
 @pytest.mark.parametrize("number", range(CONFIGURATIONS))
 def test_by_feature_by_sample_and_alone_in_float64(comm, mesh, alone, number):
+    only_on(comm.size, (2, 3, 4, 8)[number % 4])
     random = np.random.default_rng(number)
     tensor = int(random.choice([n for n in (1, 2, 3, 4, 8) if comm.size % n == 0]))
-    tensor = comm.size if number % 2 else tensor
-    task = ["classification", "regression"][number // 2 % 2]
+    tensor = comm.size if number % 3 else tensor
+    task = ["classification", "regression"][number // 4 % 2]
     features, width = (int(n) for n in tensor + random.integers(1, 20, 2))
     outputs, layers = int(random.integers(2, 6)), int(random.integers(1, 5))
     plain = linear(features, outputs, task)
     if number % 5:
         plain = mlp(features, outputs, width, layers, task)
     part = table(40, features, outputs, task, number)
-    optim = OptimConfig(name=["sgd", "momentum", "adamw"][number % 3])
+    optim = OptimConfig(name=["sgd", "momentum", "adamw"][number // 4 % 3])
     axes = mesh(data=comm.size // tensor, tensor=tensor)
     ranks = axes["tensor"] if tensor > 1 else None
-    shared = tensor_parallel(plain, ranks, None if number % 4 else 8, features=True)
+    shared = tensor_parallel(plain, ranks, None if number // 8 % 2 else 8, features=True)
     cut = shared.parameters[0].cut
     own = part if cut is None else part.of_columns(range(cut.runs[0].start, cut.runs[-1].stop))
     by_feature = Float64(shared, own, axes["data"] if tensor < comm.size else alone, optim)
@@ -159,10 +166,11 @@ def trained(model, part, steps=2):
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_by_feature_under_layout_the_bits_of_one_rank(comm, mesh, alone, name):
+def test_by_feature_under_layout_the_bits_of_one_rank(comm, mesh, one, name):
     """Also with data and pipeline ranks; where layers are cut alike, by sample as well."""
+    if name != "mlp of 3":
+        only_on(comm.size, 2)
     part = table(64, 13, 4, "classification", 5)
-    one = hpcpar.Mesh(alone, data=1)
     tiles = ParallelConfig(tiles=8)
 
     def lone(partition):
@@ -182,29 +190,25 @@ def test_by_feature_under_layout_the_bits_of_one_rank(comm, mesh, alone, name):
         found, own = trained(model, part)
         assert found == told, axes
         assert own in (None, digest), axes
-    one.close()
 
 
-def test_by_feature_without_tiles_the_same_numbers(comm, mesh, alone):
+def test_by_feature_without_tiles_the_same_numbers(comm, mesh, one):
+    only_on(comm.size, 2)
     part = table(64, 13, 4, "classification", 5)
-    one = hpcpar.Mesh(alone, data=1)
     told, _ = trained(parallelize(MODELS["mlp of 3"](), one, None, BATCH), part)
     axes = mesh(data=1, pipeline=1, tensor=comm.size)
     model = parallelize(MODELS["mlp of 3"](), axes, None, BATCH, None, "ranks", "feature")
     assert trained(model, part)[0] == pytest.approx(told, rel=1e-5)
-    one.close()
 
 
 @pytest.mark.parametrize("zero", range(4))
-def test_by_batch_the_bits_of_one_rank_with_so_many_batches(comm, mesh, alone, zero):
+def test_by_batch_the_bits_of_one_rank_with_so_many_batches(comm, mesh, one, zero):
     """The mean over all batches of a step, whoever shares gradients or layers."""
-    if zero in (0, 2):
-        only_on(comm.size, 2, 3)
+    only_on(comm.size, 2, 3 if zero == 1 else 2)
     part, name = table(64, 13, 4, "classification", 5), "mlp of 3"
     pipeline = 2 if comm.size % 2 == 0 else 1
     workers = comm.size // pipeline
     large = BatchConfig(workers * BATCH.size, BATCH.micro, workers * BATCH.leaves)
-    one = hpcpar.Mesh(alone, data=1)
     expected, digest = trained(parallelize(MODELS[name](), one, None, large), part)
     for order in ("ranks", "off"):
         speeds = tuple(float(rank + 1) for rank in range(comm.size)) if order == "ranks" else ()
@@ -217,16 +221,15 @@ def test_by_batch_the_bits_of_one_rank_with_so_many_batches(comm, mesh, alone, z
             assert found == expected and own in (None, digest)
         else:
             assert found == pytest.approx(expected, rel=1e-5)
-    one.close()
 
 
 @pytest.mark.mpi(min_size=2)
 @pytest.mark.parametrize("partition", ["sample", "batch"])
-def test_exactly_once_through_a_stop_and_a_resume_on_fewer_ranks(
+def test_exactly_once_through_a_stop_and_a_resume_on_other_ranks(
     comm, shared_path, monkeypatch, partition
 ):
     """`hpcpar.train`, and what every rank really reads of its text."""
-    only_on(comm.size, 3)
+    only_on(comm.size, 2)
     if comm.rank == 0:
         (shared_path / "text").write_bytes(np.random.default_rng(2).bytes(8 * 72 + 1))
     comm.barrier()
@@ -239,6 +242,7 @@ def test_exactly_once_through_a_stop_and_a_resume_on_fewer_ranks(
         return real(self, indices)
 
     monkeypatch.setattr(Windows, "batch", noted)
+    monkeypatch.setattr("hpcpar.run.report.bigram_loss", lambda *_: 0.0)  # counts all samples
     arguments = [
         "--data.paths", str(shared_path / "text"), "--model.context", "8", "--model.width", "8",
         "--model.layers", "1", "--model.heads", "1", "--batch.size", "4", "--batch.leaves", "2",
@@ -256,12 +260,9 @@ def test_exactly_once_through_a_stop_and_a_resume_on_fewer_ranks(
             )
             hpcpar.train.main([*arguments, *more], part)
 
-    first, later = comm.size, comm.size - 1
-    steps = {"sample": (7, 17), "batch": (3, 7)}[partition]  # 17 batches make an epoch
-    train(first, "--steps", str(steps[0]))
-    train(later, "--steps", str(steps[1]), "--run.resume", "true")
+    # 17 batches of 4 samples make an epoch: 7 + 10 of them, or 5 x 2 + 7.
+    stop, end = (7, 17) if partition == "sample" else (5, 12)
+    train(1 if partition == "sample" else 2, "--steps", str(stop))
+    train(2 if partition == "sample" else 1, "--steps", str(end), "--run.resume", "true")
     used = comm.allgather(np.array(read, np.int64)).tolist()
-    batches = steps[1]
-    if partition == "batch":
-        batches = steps[0] * first + (steps[1] - steps[0]) * later
-    assert 4 * batches == 68 and sorted(used) == list(range(68))
+    assert sorted(used) == list(range(68))
