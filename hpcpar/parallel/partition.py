@@ -24,8 +24,8 @@ def check_partition(
         )
     if partition == "feature" and data.kind != "table":
         raise UserError(
-            f"--data.partition feature shares out the columns of a table, and --data.kind {data.kind} "
-            "has none: take --data.kind table"
+            "--data.partition feature shares out the columns of a table, and "
+            f"--data.kind {data.kind} has none: take --data.kind table"
         )
     if partition != "sample" and apart:
         raise UserError(

@@ -156,7 +156,7 @@ def trained(model, part, steps=2):
     model.initialize(3)
     told = []
     for step in range(steps):
-        indices = (np.arange(model.samples) * 7 + step) % len(part)
+        indices = (np.arange(model.dealt.samples) * 7 + step) % len(part)
         loss, norm = model.loss_and_gradients(part, indices), model.update.norm()
         model.update.step(1e-2, clip_scale(norm, 0.5))
         told += [loss, norm]
@@ -215,7 +215,7 @@ def test_by_batch_the_bits_of_one_rank_with_so_many_batches(comm, mesh, one, zer
         parallel = ParallelConfig(pipeline=pipeline, zero=zero, speeds=speeds)
         axes = mesh(data=workers, pipeline=pipeline)
         model = parallelize(MODELS[name](), axes, parallel, BATCH, None, order, "batch")
-        assert (model.batches, model.samples) == (workers, large.size)
+        assert (model.dealt.batches, model.dealt.samples) == (workers, large.size)
         found, own = trained(model, part)
         if order == "ranks":
             assert found == expected and own in (None, digest)

@@ -161,6 +161,8 @@ def test_by_feature_all_ranks_share_unless_others_are_named(tmp_path):
         (["--data.partition", "feature"], "--model.kind mlp or linear"),
         (["--data.partition", "feature", "--model.kind", "mlp"], "--data.kind bytes has none"),
         (["--data.partition", "batch", "--parallel.plan", "auto"], "sample only"),
+        (["--data.partition", "batch", "--sync.servers", "1"], "leave --data.partition batch out"),
+        (["--data.partition", "batch", "--sync.mode", "local"], "leave --data.partition batch out"),
         (["--data.partition", "rows"], "--data.partition"),
     ],
 )
