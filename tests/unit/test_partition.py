@@ -101,6 +101,15 @@ def test_a_loader_reads_its_columns_only(features, rows, data):
     assert own.flags.c_contiguous and np.array_equal(targets, y[::-1])
 
 
+@pytest.mark.parametrize("columns", [range(3, 4), range(1, 3), range(5)])
+def test_columns_are_standardized_by_the_same_bits(columns):
+    """Whichever are with them, also none."""
+    x = np.random.default_rng(4).normal(5, 3, (1000, 5))
+    scaling = Scaling(x, np.arange(0, 1000, 2))
+    for whole, own in zip(scaling.of(range(5)), scaling.of(columns), strict=True):
+        assert own.tobytes() == whole[columns.start : columns.stop].tobytes()
+
+
 @pytest.mark.parametrize(
     ("model", "axes"),
     [
