@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hpcpar.config import parse
-from hpcpar.data import Course, Sampler
+from hpcpar.data import Course, DataConfig, Part, Sampler, make_sampler
 from hpcpar.data.table import Rows, Scaling
 from hpcpar.errors import UserError
 from hpcpar.nn import gpt, linear, mlp
@@ -71,6 +71,35 @@ def test_by_batch_every_rank_has_a_whole_one(micros, leaves, ranks, zero, order,
         assert np.array_equal(used_by(rank, layout, indices), plain.indices(number))
     assert layout.idle_ranks == 0
     assert sorted(m for leaf in layout.leaves for m in leaf) == list(range(ranks * micros))
+
+
+class Uneven(Part):
+    """Samples of 16 tokens in documents, of three classes."""
+
+    targets_per_sample = 16
+    classes = np.arange(100) % 7 % 3
+
+    def __len__(self):
+        return 100
+
+    def batch(self, indices):
+        raise NotImplementedError
+
+    def documents(self, indices):
+        return np.cumsum(np.random.default_rng(1).random((100, 16)) < 0.2, axis=1)[indices]
+
+
+@pytest.mark.parametrize("kind", [{}, {"balance": True, "documents": True}, {"stratify": True}])
+def test_by_batch_a_rank_has_the_batch_of_a_step_by_sample(kind):
+    """Also where the samples of a batch are put into an order, or its classes are even."""
+    plain, four = (
+        make_sampler(Uneven(), DataConfig(**kind), 12, 2, 3, 5, course)
+        for course in (None, Course(2, 2, 4))
+    )
+    for step in range(2, 8):
+        first = 2 + 4 * (step - 2)
+        batches = [plain.indices(number) for number in range(first, first + 4)]
+        assert np.array_equal(four.indices(step), np.concatenate(batches))
 
 
 @given(st.integers(1, 30), st.integers(0, 20), st.integers(1, 9), st.integers(0, 40))
