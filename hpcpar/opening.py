@@ -94,7 +94,7 @@ def begin(
             if resume and not saved:
                 note(f"there is nothing to resume in {folder.path}: starting at step 0")
             before = saved.facts.step if saved else 0
-            folder.start(config, crew.step - 1 if rescued else before)
+            folder.start(config, crew.step - crew.unwritten if rescued else before)
     start = crew.step if rescued else checkpoint.restore(model, saved)
     if not start and not rescued:
         set_first_weights(model, config.model.init_from, config.seed)

@@ -70,7 +70,7 @@ def train(config: Config, crew: Crew, comm: Communicator) -> None:
     monitor = Monitor(model, folder, config.run.monitor_every, crew.events)
     with Report(folder, start, config, dataset, model, crew.rows) as report, saving:
         crew.back_up(model, start)
-        if crew.rescued:  # nobody may have come to the end of its last step
+        if crew.unwritten:
             end_step(start)
         for step in range(start + 1, config.steps + 1):
             trace.before_step(first=step == start + 1)

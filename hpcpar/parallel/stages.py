@@ -1,6 +1,5 @@
 """Cuts the layers of a model into stages of even cost. Pure."""
 
-from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import accumulate
 
@@ -40,14 +39,30 @@ def cut_stages(
 
 
 def _fill(sums: Sequence[float], speeds: Sequence[float], limit: float) -> list[range] | None:
-    """Stages that take as many layers as they can in `limit`; None if layers are left."""
-    layers, start, runs = len(sums) - 1, 0, []
+    """Stages that take no longer than `limit`, the first ones as many layers as they can; or None.
+
+    As many as it can is not always good for a stage: it may leave the next one, which is slower,
+    with nothing but a layer that is too large. So all ends that a stage can have are followed.
+    """
+    layers, count = len(sums) - 1, len(speeds)
+    before: list[dict[int, int]] = []  # of each stage: where it may end -> where it then starts
+    starts = [0]
     for place, speed in enumerate(speeds):
-        later = len(speeds) - place - 1
-        room = sums[start] + limit * speed * (1 + 1e-12)
-        stop = min(bisect_right(sums, room) - 1, layers - later)
-        if stop <= start:
+        ends: dict[int, int] = {}
+        room, at = limit * speed * (1 + 1e-12), -1
+        for end in range(starts[0] + 1, layers - (count - place - 1) + 1):
+            if at + 1 < len(starts) and starts[at + 1] < end:
+                at += 1
+            if sums[end] - sums[starts[at]] <= room:  # from the last start before it, or from none
+                ends[end] = starts[at]
+        if not ends:
             return None
-        runs.append(range(start, stop))
-        start = stop
-    return runs if start == layers else None
+        before.append(ends)
+        starts = list(ends)
+    runs, stop = list[range](), layers
+    for ends in reversed(before):
+        if stop not in ends:
+            return None
+        runs.append(range(ends[stop], stop))
+        stop = ends[stop]
+    return runs[::-1]

@@ -44,6 +44,14 @@ class Standing:
         """Whether the state of the last step comes from the ranks that are left after a loss."""
         return self._saved is not None
 
+    @property
+    def unwritten(self) -> bool:
+        """Whether the line of the last step may not be written: nobody may have come to its end.
+
+        Before a run's first step there is none to write.
+        """
+        return self.rescued and self.step in self.rows
+
     def restore(self, model: "ParallelModel") -> bool:
         """Set the state of the last step, where these ranks have it. Collective.
 
@@ -56,7 +64,9 @@ class Standing:
         saved, memory = self._saved, self._memory
         if saved is None and memory is not None and (found := memory.recall(model, take)):
             self.step, (row, history, used) = found
-            self.rows[self.step], self._saved, self._remembered = row, [], True
+            self._saved, self._remembered = [], True
+            if row:
+                self.rows[self.step] = row
             self.course = Course(self.step, used)
             self.history = History.from_json(history)
         elif not self._rescue(take, list(shapes(model))):
@@ -78,5 +88,5 @@ class Standing:
     def _remember(self, step: int) -> None:
         """The state of a step, for the next job."""
         if self._memory is not None and self._model is not None:
-            told = self.rows.get(step, {}), self.history.to_json(), self.course.before(step)
+            told = self.rows.get(step), self.history.to_json(), self.course.before(step)
             self._memory.write(self._model, step, told)
