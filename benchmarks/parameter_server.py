@@ -2,6 +2,7 @@
 
     python benchmarks/parameter_server.py              # 4 workers, 2 servers; 3 minutes
     python benchmarks/parameter_server.py --wire bf16
+    python benchmarks/parameter_server.py --link 20mbit   # two nodes with such a link: takes root
     python benchmarks/parameter_server.py --short
 
 A small GPT; its work is slept, so that two cores can show many workers: a step takes a worker
@@ -40,13 +41,18 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--seconds", type=float, default=0.05, help="that a step takes a worker")
     parser.add_argument("--wire", default="float32", choices=["float32", "bf16"])
+    parser.add_argument(
+        "--link", default="", help="rate of the link between two nodes, as tc has it"
+    )
     parser.add_argument("--short", action="store_true", help="a few steps")
     parser.add_argument("--json", type=Path, default=Path("results/parameter_server.json"))
     parser.add_argument("--plot", type=Path, default=None)
     options = parser.parse_args()
     if options.short:
         options.steps, options.seconds, options.every = 12, 0.02, 4
-    runs = {name: measured(options, name, *how) for name, how in ways(options).items()}
+    # Two nodes have as many ranks each.
+    chosen = {name: how for name, how in ways(options).items() if not (options.link and how[0] % 2)}
+    runs = {name: measured(options, name, *how) for name, how in chosen.items()}
     report(options, runs)
     return 0
 
@@ -79,7 +85,7 @@ def measured(
         given = MODEL | keys | {
             "steps": options.steps, "run.dir": run, "run.evaluate_every": options.steps // 4,
         }  # fmt: skip
-        launch(mpirun(ranks, PROGRAM, "1", slept, *flags(given)), LIMIT)
+        launch([*start(ranks, options.link), PROGRAM, "1", slept, *flags(given)], LIMIT)
         rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
         sync = json.loads((run / "summary.json").read_text())["sync"]
     at, times = 0.0, []
@@ -94,6 +100,15 @@ def measured(
         "looks": [(t, row["validation_loss"]) for t, row in zip(times, rows, strict=True)
                   if "validation_loss" in row],
     }  # fmt: skip
+
+
+def start(ranks: int, link: str) -> list[object]:
+    """The command line of Python on so many ranks, on one node or on two with such a link."""
+    if not link:
+        return mpirun(ranks)
+    passed = [word for name in ("PATH", "PYTHONPATH") for word in ("-x", name)]
+    command = [ROOT / "benchmarks" / "two_nodes.sh", "-n", ranks, "-r", link, "--"]
+    return [*command, *passed, sys.executable]
 
 
 def report(options: argparse.Namespace, runs: dict[str, dict[str, Any]]) -> None:
@@ -119,7 +134,7 @@ def report(options: argparse.Namespace, runs: dict[str, dict[str, Any]]) -> None
         )  # fmt: skip
     console.print(table)
     keys = ("workers", "servers", "staleness", "steps", "seconds", "wire")
-    told = {key: getattr(options, key) for key in keys}
+    told = {key: getattr(options, key) for key in (*keys, "link")}
     write(options.json, {**provenance(), **told, "measured": True, "runs": list(runs.values())})
     console.print(f"written: {options.json}")
     if options.plot:

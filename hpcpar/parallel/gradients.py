@@ -32,7 +32,6 @@ __all__ = [
     "Exchanges",
     "GradientSum",
     "RoundSum",
-    "RunRoots",
     "RunSum",
     "Unsummed",
     "sum_steps",
@@ -179,32 +178,6 @@ def sum_steps(
     if not whole:
         return tree_reduce_scatter(rank, bucket.slices, runs, leaves)
     return tree_allreduce_in_place(rank, bucket.size, runs, leaves, nodes)
-
-
-class RunRoots(GradientSum):
-    """Leaves of one run, whose roots stay here, in `roots`, until the next step begins."""
-
-    def __init__(self, total: GradientSum, run: range) -> None:
-        super().__init__(total.bucket, total.comm, total.leaves, total.arena)
-        like = self.arena.xp.empty(self.bucket.size, np.float32)
-        self._run, self._sums = run, Subtotals(total.leaves, like, self.arena)
-        self.roots: list[Array] = []
-
-    def begin(self) -> None:
-        self.arena.give(*self.roots)
-        self.roots = []
-
-    def buffer(self, leaf: int) -> Array:
-        return self._sums.buffer()
-
-    def add(self, leaf: int, gradient: Array) -> None:
-        self._sums.add(leaf, gradient)
-
-    def end_round(self, last: bool) -> None:
-        self.roots = self._sums.take(self._run)
-
-    def finish(self) -> None:
-        """They are there."""
 
 
 class Exchanges:

@@ -12,13 +12,14 @@ from hpcpar.parallel.axes import Axes
 from hpcpar.parallel.backward import Gradients
 from hpcpar.parallel.balance import Work
 from hpcpar.parallel.context import start_context_sum
-from hpcpar.parallel.gradients import GradientSum, RunRoots, Unsummed
+from hpcpar.parallel.gradients import GradientSum, Unsummed
 from hpcpar.parallel.holdings import Holdings
 from hpcpar.parallel.layout import Layout
 from hpcpar.parallel.leaves import Slot, deal_slots
 from hpcpar.parallel.memory import Bytes
 from hpcpar.parallel.micros import Micros
 from hpcpar.parallel.perform import Performer
+from hpcpar.parallel.run_roots import RunRoots
 from hpcpar.parallel.timeline import Timeline
 from hpcpar.parallel.update import Update
 from hpcpar.parallel.weights import Weights

@@ -9,7 +9,7 @@ import numpy as np
 from hpcpar.comm import agree
 from hpcpar.comm.mailbox import Mailbox
 from hpcpar.optim import OptimConfig, clip_scale
-from hpcpar.parallel.gradients import RunRoots
+from hpcpar.parallel.run_roots import RunRoots
 from hpcpar.sync.config import SyncConfig
 from hpcpar.sync.key_range import on_the_wire
 from hpcpar.sync.keys import Keys, joined, spread

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from hpcpar.device import Array
 from hpcpar.optim import exact_parts, norm_of
 from hpcpar.parallel.blocks import block_sums
-from hpcpar.parallel.gradients import RunRoots
+from hpcpar.parallel.run_roots import RunRoots
 
 if TYPE_CHECKING:
     from hpcpar.parallel import ParallelModel
