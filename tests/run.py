@@ -31,8 +31,11 @@ RANKS = (1, 2, 3, 4, 8)
 MPICH_RANKS = (3, 4) if LONG else (3,)
 LIMIT_PROCESS = 3600 if LONG else 780  # seconds a launch may take
 LIMIT_MPI = 240
-# Of tests/system: what loses ranks, nodes and jobs, stops them, or has them hang.
-WAITING = ("chaos", "flight", "launch", "monitor", "nodes", "recovery", "shrink", "slurm", "stop")
+# Of tests/system: what loses ranks, nodes and jobs, stops them, or has them hang or sleep.
+WAITING = (
+    "balance", "chaos", "flight", "launch", "monitor", "nodes", "recovery", "servers", "shrink",
+    "slurm", "stop",
+)  # fmt: skip
 SLOWEST = 5  # tests of each launch to name below the table
 MPICH_PYTHON = ROOT / ".venv-mpich" / "bin" / "python"
 
