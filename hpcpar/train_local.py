@@ -73,7 +73,7 @@ def train_locally(config: Config, comm: Communicator) -> None:
             asked = comm.allreduce(np.array([float(signals.came)]), op="max")
             stops = bool(asked[0]) and step < config.steps
             if stops or was_due(met, step, config.checkpoint.every, config.steps):
-                local.hold(step)
+                local.hold(step, step == config.steps)
                 saving.begin(step, sampler.state(step))
             saving.advance()
             if stops:

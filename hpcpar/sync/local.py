@@ -63,6 +63,8 @@ class LocalTraining:
         for place, weights in self._weights():
             self._anchor[place] = weights
         held, comm = self._model.update.optimizer, self._model.comm
+        if not held.steps:  # there is no state yet
+            return
         for kind, flat in self._flats():
             every = comm.allgather(held.flat_state[kind])
             at = 0
@@ -103,15 +105,15 @@ class LocalTraining:
         for place, weights in self._weights():
             weights[...] = self._anchor[place]
 
-    def hold(self, step: int) -> None:
+    def hold(self, step: int, last: bool) -> None:
         """Ready to be saved after a meeting: all workers go on with the mean of their states.
 
-        So a run that is resumed, on any number of workers, has what the one that was not has.
-        Collective.
+        So a run that is resumed, on any number of workers, has what the one that was not has. After
+        the last step nobody goes on, and each has its own state for its slice. Collective.
         """
         held = self._model.update.optimizer
         for kind, flat in self._flats():
-            if kind != OUTER:
+            if kind != OUTER and not last:
                 own = self._total.buffer()
                 own[...] = flat
                 flat[...] = self._mean(own)
