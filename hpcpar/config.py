@@ -9,7 +9,6 @@ them and reads them. jsonargparse does the parsing, the types and the help text.
 import dataclasses
 import difflib
 import json
-import math
 import sys
 import tomllib
 import typing
@@ -24,6 +23,7 @@ from hpcpar.comm import agree, together
 from hpcpar.data import DataConfig
 from hpcpar.entry import note
 from hpcpar.errors import UserError, one_sentence
+from hpcpar.limits import check_ranges
 from hpcpar.nn import ModelConfig, complete_model
 from hpcpar.optim import OptimConfig
 from hpcpar.parallel.config import PLANNED, BatchConfig, ParallelConfig
@@ -108,10 +108,10 @@ def parse(arguments: Sequence[str]) -> Config:
         config = _resume(saved, files, flags)
     elif config.data.partition == "feature" and "parallel.tensor" not in given_keys(arguments):
         config.parallel.tensor = -1  # all ranks share the features
-    _check(config)
+    check_ranges(_flatten(dataclasses.asdict(config)))
     config.threads = rank_threads(config.threads)
     config.model = complete_model(config.model)
-    _check(config)
+    check_ranges(_flatten(dataclasses.asdict(config)))
     config.batch.check()
     apart = config.sync.servers > 0 or config.sync.mode == "local"
     check_partition(config.data, config.model.kind, config.parallel, apart)
@@ -273,43 +273,6 @@ def _words(flag: str) -> list[str]:
     """--key=value as two words."""
     key, equals, value = flag.partition("=")
     return [key, value] if equals and flag.startswith("--") else [flag]
-
-
-# Smallest and largest value of what the types allow and no run can do.
-_RANGES: dict[str, tuple[float, float]] = {
-    "steps": (1, math.inf), "audit": (0, math.inf), "threads": (0, 4096), "data.validation": (0, 1),
-    "data.separator": (0, (1 << 31) - 2),
-    "batch.size": (1, 1 << 31), "batch.micro": (1, 1 << 31), "batch.leaves": (1, math.inf),
-    "model.layers": (1, 10_000), "model.heads": (1, math.inf), "model.width": (1, 1 << 20),
-    "model.context": (1, 1 << 24), "model.vocabulary": (0, 1 << 24),
-    "optim.weight_decay": (0, math.inf), "optim.clip": (0, math.inf), "optim.warmup": (0, math.inf),
-    "parallel.data": (-1, math.inf), "parallel.pipeline": (1, math.inf),
-    "parallel.chunks": (2, math.inf), "parallel.context": (1, math.inf),
-    "parallel.tensor": (-1, math.inf), "parallel.tiles": (1, 1 << 16),
-    "parallel.balance": (0, math.inf),
-    "checkpoint.every": (0, math.inf), "checkpoint.keep": (1, math.inf),
-    "run.evaluate_every": (0, math.inf), "run.evaluate_samples": (0, math.inf),
-    "sync.servers": (0, math.inf), "sync.staleness": (0, math.inf), "sync.every": (1, math.inf),
-    "sync.outer_momentum": (0, 1), "optim.spike": (0, math.inf),
-    "run.trace": (0, 1000), "run.monitor_every": (0, math.inf),
-}  # fmt: skip
-
-
-def _check(config: Config) -> None:
-    """Refuse numbers out of range."""
-    values = _flatten(dataclasses.asdict(config))
-    for key, (least, most) in _RANGES.items():
-        if not least <= values[key] <= most:
-            limit = f"at least {least:g}" if values[key] < least else f"at most {most:g}"
-            raise UserError(f"--{key} is {values[key]}; it must be {limit}")
-    for key in ("timeout", "optim.lr", "sync.outer_lr"):
-        if not 0 < values[key] < math.inf:
-            raise UserError(f"--{key} is {values[key]}; it must be a number above 0")
-    if 0 < config.optim.spike < 1:
-        raise UserError(f"--optim.spike is {config.optim.spike}; it must be 0, or at least 1")
-    for beta in config.optim.betas:
-        if not 0 <= beta < 1:
-            raise UserError(f"--optim.betas holds {beta}; each must be at least 0 and below 1")
 
 
 def _flatten(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:
