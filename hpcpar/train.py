@@ -35,14 +35,15 @@ def train(config: Config, crew: Crew, comm: Communicator) -> None:
     # Every rank opens the same data and builds the same model; `parallelize` shares it out.
     dataset, plain = open_all(config, comm)
     parallel, plan = choose(
-        plain, comm, crew.parallel, config.batch, config.optim, config.reproducible
-    )
+        plain, comm, crew.parallel, config.batch, config.optim, config.reproducible,
+        config.recovery,
+    )  # fmt: skip
     if plan:
         note(plan, comm)
     mesh = Mesh(comm, **parallel.sizes(comm.size))
     model = parallelize(
         plain, mesh, parallel, config.batch, config.optim, config.reproducible,
-        config.data.partition,
+        config.data.partition, config.recovery,
     )  # fmt: skip
     dataset = dataset.of_columns(model.columns)  # by feature: a rank reads no others
     audit = Audit(model, config.audit, crew.survives, crew.events)

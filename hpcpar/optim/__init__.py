@@ -8,7 +8,15 @@ from hpcpar.optim.norm import (
     norm_of,
     square_sums,
 )
-from hpcpar.optim.optimizers import SGD, AdamW, Momentum, Optimizer, make_optimizer, optimizer_bytes
+from hpcpar.optim.optimizers import (
+    SGD,
+    AdamW,
+    Momentum,
+    Optimizer,
+    make_optimizer,
+    optimizer_bytes,
+    state_arrays,
+)
 from hpcpar.optim.schedule import learning_rate
 
 __all__ = [
@@ -25,4 +33,5 @@ __all__ = [
     "norm_of",
     "optimizer_bytes",
     "square_sums",
+    "state_arrays",
 ]

@@ -14,7 +14,16 @@ import numpy as np
 from hpcpar.device import Array
 from hpcpar.optim.config import OptimConfig
 
-__all__ = ["SGD", "AdamW", "Momentum", "Optimizer", "Updated", "make_optimizer", "optimizer_bytes"]
+__all__ = [
+    "SGD",
+    "AdamW",
+    "Momentum",
+    "Optimizer",
+    "Updated",
+    "make_optimizer",
+    "optimizer_bytes",
+    "state_arrays",
+]
 
 BLOCK = 1 << 15  # elements: 128 KiB of float32, and adamw has six such arrays in hand
 EPSILON = 1e-8
@@ -195,3 +204,8 @@ def make_optimizer(
     if config.name not in _KINDS:
         raise ValueError(f"optimizer is {config.name!r}; it must be one of {', '.join(_KINDS)}")
     return _KINDS[config.name](config, parameters, xp, dtype)
+
+
+def state_arrays(config: OptimConfig) -> int:
+    """How many arrays as large as the weights it keeps."""
+    return len(_KINDS[config.name].kinds)

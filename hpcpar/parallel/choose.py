@@ -32,6 +32,7 @@ def choose(
     batch: BatchConfig,
     optim: OptimConfig,
     reproducible: str = "ranks",
+    recovery: str | None = None,
 ) -> tuple[ParallelConfig, str]:
     """The keys to make a mesh with, and what to tell of them: nothing, unless a plan was made.
 
@@ -55,7 +56,7 @@ def choose(
             plans = plan_layouts(
                 model, batch, optim, comm.size, figures,
                 {"speeds": parallel.speeds, "tiles": parallel.tiles}, reproducible,
-                host=comm.device.kind == "cpu", limit=limit,
+                host=comm.device.kind == "cpu", limit=limit, recovery=recovery,
             )  # fmt: skip
             best = fastest(plans, limit)
             words = (

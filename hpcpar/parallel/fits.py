@@ -27,6 +27,7 @@ def check_fits(
     stages: Sequence[range],
     optim: OptimConfig,
     axes: "Axes",
+    recovery: str | None,
 ) -> None:
     """Raises `UserError` on all ranks where the ranks of a node need more memory than it has left.
 
@@ -40,8 +41,9 @@ def check_fits(
     in_place = axes.data is None or axes.data.nodes == 1
     try:
         needed = plan_bytes(
-            trained, layout, stages, optim, axes.stage, axes.data_rank, in_place=in_place
-        ).total
+            trained, layout, stages, optim, axes.stage, axes.data_rank, in_place=in_place,
+            recovery=recovery,
+        ).total  # fmt: skip
     except ValueError:
         needed = 0
     if free is None or comm.device.kind != "cpu":
@@ -56,17 +58,20 @@ def check_fits(
     # All ranks know the same, so each finds what fits by itself: none waits for another's plan.
     raise UserError(
         f"{describe(layout.parallel)} needs {size_text(int(total))} on a node, of which "
-        f"{size_text(int(missing))} are missing: {_instead(plain, layout, optim, worst)}"
+        f"{size_text(int(missing))} are missing: {_instead(plain, layout, optim, worst, recovery)}"
     )
 
 
-def _instead(plain: Model, layout: Layout, optim: OptimConfig, worst: np.ndarray) -> str:
+def _instead(
+    plain: Model, layout: Layout, optim: OptimConfig, worst: np.ndarray, recovery: str | None
+) -> str:
     """What to do."""
     given = {"speeds": layout.parallel.speeds, "tiles": layout.parallel.tiles}
     figures, limit = assumed_figures(plain, layout.batch.micro), float(worst[:, 2].min())
     plans = plan_layouts(
-        plain, layout.batch, optim, layout.ranks, figures, given, layout.reproducible, limit=limit
-    )
+        plain, layout.batch, optim, layout.ranks, figures, given, layout.reproducible, limit=limit,
+        recovery=recovery,
+    )  # fmt: skip
     for plan in plans:
         if plan.bytes.total <= limit:
             return (

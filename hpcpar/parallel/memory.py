@@ -10,7 +10,7 @@ from functools import lru_cache
 from itertools import pairwise
 
 from hpcpar.nn import Model
-from hpcpar.optim import OptimConfig, optimizer_bytes
+from hpcpar.optim import OptimConfig, optimizer_bytes, state_arrays
 from hpcpar.parallel.activations import arena_bytes
 from hpcpar.parallel.context import context_sum_steps
 from hpcpar.parallel.gradient_memory import gradient_elements
@@ -35,7 +35,8 @@ class Bytes:
     Attributes: parameters that it holds; gradients: leaves, partial sums and results, which share
     their memory; optimizer, its state; activations, with messages between stages and scratch of
     the layers; buffers: gathered parameters (ZeRO 3), gradients of tied uses that come from other
-    ranks, and what sums need on their way.
+    ranks, and what sums need on their way; copies of the state, on the host: for a checkpoint while
+    it is written, for a partner, for the next job.
     """
 
     parameters: int
@@ -43,6 +44,7 @@ class Bytes:
     optimizer: int
     activations: int
     buffers: int
+    copies: int = 0
 
     @property
     def total(self) -> int:
@@ -59,6 +61,7 @@ def plan_bytes(
     data_rank: int,
     host: bool = True,
     in_place: bool = True,
+    recovery: str | None = None,
 ) -> Bytes:
     """The bytes of the rank at a place of the mesh.
 
@@ -68,6 +71,7 @@ def plan_bytes(
         stages: the layers of every virtual stage.
         host: whether it computes on a CPU.
         in_place: whether data-parallel ranks read each other's memory: on one node.
+        recovery: what happens when a rank is lost (--recovery); None leaves copies out.
 
     Gradients and buffers are the most that there can be: sums of many layers may be under way at a
     time, or not.
@@ -99,7 +103,23 @@ def plan_bytes(
             host,
         ),
         buffers=ITEM * buffers,
+        copies=0 if recovery is None else _copies(layout, holdings, optim, data_rank, recovery),
     )
+
+
+def _copies(
+    layout: Layout, holdings: Holdings, optim: OptimConfig, data_rank: int, recovery: str
+) -> int:
+    """Bytes of the state that are there once more: of the slices that this rank alone updates."""
+    own = sum(len(holdings.buckets[i].slices[data_rank]) for i in holdings.updated)
+    state = ITEM * own * (1 + state_arrays(optim))
+    found = state  # for a checkpoint
+    alone = layout.context == 1 and (layout.data == 1 or layout.parallel.zero > 0)
+    if recovery == "shrink" and layout.ranks > 1 and alone:  # that of the partner, two gradients
+        found += state + 2 * ITEM * own
+    if recovery == "relaunch":  # of two steps
+        found += 2 * state
+    return found
 
 
 _activations = lru_cache(maxsize=1024)(arena_bytes)  # whatever is done with gradients

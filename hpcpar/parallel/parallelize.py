@@ -38,6 +38,7 @@ def parallelize(
     optim: OptimConfig | None = None,
     reproducible: str = "ranks",
     partition: str = "sample",
+    recovery: str | None = None,
 ) -> ParallelModel:
     """A model that all ranks of a mesh train together; its weights are not set yet.
 
@@ -49,6 +50,8 @@ def parallelize(
         partition: of the data. By "sample" a step has one global batch; by "batch" one for each
             data-parallel rank; by "feature" ranks are given their own columns of the inputs
             (`ParallelModel.columns`).
+        recovery: what happens when a rank is lost: then there are copies of the state, which have
+            to fit into memory too.
 
     Collective. Raises `UserError`, the same on every rank, for what does not go together.
     """
@@ -69,7 +72,7 @@ def parallelize(
     model = _shared(model, axes, layout, timeline)
     if parallel.recompute:
         model = recomputed(model)
-    check_fits(plain, model, layout, stages, optim, axes)
+    check_fits(plain, model, layout, stages, optim, axes, recovery)
     holdings = Holdings(model, stages, axes.stage, axes.pipeline_size, axes.data_size)
     sums = _sums(holdings, axes, layout)
     weights: Weights = (

@@ -55,6 +55,7 @@ def plan_layouts(
     reproducible: str = "ranks",
     host: bool = True,
     limit: float = math.inf,
+    recovery: str | None = None,
 ) -> list[Plan]:
     """The plans of all layouts of so many ranks, the fastest first.
 
@@ -63,13 +64,14 @@ def plan_layouts(
         given: keys of `ParallelConfig` that are not to be chosen, `speeds` and `tiles` among them.
         host: whether ranks compute on CPUs.
         limit: bytes that a rank has.
+        recovery: what happens when a rank is lost; None leaves copies of the state out.
 
     Among equally fast ones, that which needs less memory comes first. Ranks that share layers or
     positions have bits of their own under "ranks": unless that was asked for, there are such
     layouts only where no other fits. Raises `UserError` where the model cannot be shared as given.
     """
     given = dict(given or {})
-    planner = _Planner(model, batch, optim, ranks, figures, reproducible, host)
+    planner = _Planner(model, batch, optim, ranks, figures, reproducible, host, recovery)
     if reproducible != "ranks":
         return planner.plans(given)
     plans = planner.plans({"tensor": 1, "context": 1} | given)
@@ -103,9 +105,11 @@ class _Planner:
         figures: Figures,
         reproducible: str,
         host: bool,
+        recovery: str | None = None,
     ) -> None:
         self._model, self._batch, self._optim, self._ranks = model, batch, optim, ranks
         self._figures, self._reproducible, self._host = figures, reproducible, host
+        self._recovery = recovery if host else None  # a GPU's memory has no copies
         self._known: dict[Sharing, list[tuple[Model, Model]]] = {}
 
     def plans(self, given: Mapping[str, object]) -> list[Plan]:
@@ -132,7 +136,7 @@ class _Planner:
         needs = [
             plan_bytes(
                 share[layout.parallel.recompute], layout, stages, self._optim, stage, rank,
-                self._host, in_place,
+                self._host, in_place, self._recovery,
             )
             for share in self._shares(layout)
             for stage in range(layout.pipeline)

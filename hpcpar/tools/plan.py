@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["plan"]
 
+KINDS = ("params", "grads", "optim", "activ", "buffers", "copies")  # as in `Bytes`
 WIDTH = 190  # characters, where the output is no terminal
 FACTORS = {"": 1.0, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15}
 
@@ -85,7 +86,7 @@ def plan(
             plans = plan_layouts(
                 model, config.batch, config.optim, ranks, figures,
                 given | {"speeds": config.parallel.speeds, "tiles": config.parallel.tiles},
-                config.reproducible, host, limit,
+                config.reproducible, host, limit, config.recovery,
             )  # fmt: skip
             _check(plans, ranks, len(model.layers), limit)
             _show(plans, config, figures, ranks, limit, top)
@@ -140,10 +141,11 @@ def _show(
     table = Table(box=None, pad_edge=False)
     names = ("compute", "exposed", "bubble", "total s", "tokens/s" if text else "samples/s")
     table.add_column("layout", no_wrap=True)
-    for name in ("params", "grads", "optim", "activ", "buffers", "total", *names):
+    kinds = [*KINDS] if any(one.bytes.copies for one in fitting[:top]) else [*KINDS][:-1]
+    for name in (*kinds, "total", *names):
         table.add_column(name, justify="right", no_wrap=True)
     for one in fitting[:top]:
-        _row(table, one, model.context if text else 1)
+        _row(table, one, model.context if text else 1, len(kinds))
     console.print(table)
     more = f"{len(fitting) - top} more fit" if len(fitting) > top else "all that fit are shown"
     least = len(plans) - len(fitting)
@@ -160,12 +162,12 @@ def _show(
         console.print("zero 2 and 3 deal leaves in rounds, one a rank, whatever the speeds")
 
 
-def _row(table: "Table", one: Plan, tokens: int) -> None:
+def _row(table: "Table", one: Plan, tokens: int, kinds: int) -> None:
     seconds = one.seconds
     told = (seconds.compute, seconds.communication, seconds.bubble, seconds.total)
     table.add_row(
         describe(one.layout.parallel),
-        *(size_text(size) for size in asdict(one.bytes).values()),
+        *[size_text(size) for size in asdict(one.bytes).values()][:kinds],
         size_text(one.bytes.total),
         *(f"{value:.3g}" for value in told),
         f"{one.samples_per_second * tokens:,.0f}",

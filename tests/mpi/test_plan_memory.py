@@ -1,5 +1,7 @@
 """The bytes that are planned for a rank are those of the arrays that there are."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 from long import only_on
@@ -11,6 +13,7 @@ from hpcpar.parallel import BatchConfig, ParallelConfig, parallelize
 from hpcpar.parallel.layout import Layout
 from hpcpar.parallel.memory import plan_bytes
 from hpcpar.parallel.shares import trained_model
+from hpcpar.recovery.backup import Backup
 
 pytestmark = pytest.mark.mpi
 
@@ -90,6 +93,22 @@ def test_planned_is_what_tiles_take_on_unshared_layers(comm, again):
     check(comm, ParallelConfig(recompute=again), 5, "layout")
 
 
+def check_copies(model, optim, plan):
+    """Those of all ranks: each has its partner's."""
+    backup, own = Backup(model, optim), sum(array.size for array in own_weights(model))
+    assert plan().copies == 0 and plan(recovery="none").copies == 12 * own
+    planned = plan(recovery="shrink").copies - plan(recovery="none").copies
+    scratch = 0 if backup.copies is None else backup.copies.optimizer._scratch.nbytes
+    both = model.comm.allreduce(np.array([planned, backup.bytes - scratch]))
+    assert both[0] == both[1]
+
+
+def own_weights(model):
+    slices = (bucket.slices[model.axes.data_rank] for bucket in model.holdings.buckets)
+    return [np.empty(len(run)) for number, run in enumerate(slices)
+            if number in model.holdings.updated]  # fmt: skip
+
+
 def check(comm, parallel, leaves, reproducible="ranks", in_place=True):
     """Plan a layout, train two steps with it, and compare."""
     only_on(comm.size, 1, 2, 4)
@@ -106,11 +125,12 @@ def check(comm, parallel, leaves, reproducible="ranks", in_place=True):
         model.update.norm()
         model.update.step(1e-3, 1.0)
     axes, layout = model.axes, Layout(parallel, batch, comm.size, reproducible)
-    planned = plan_bytes(
-        trained_model(plain, layout, axes.tensor_rank, axes.context_rank), layout,
+    plan = partial(
+        plan_bytes, trained_model(plain, layout, axes.tensor_rank, axes.context_rank), layout,
         model.holdings.every, optim, axes.stage, axes.data_rank, in_place=in_place,
     )  # fmt: skip
-    found = model.bytes()
+    planned, found = plan(), model.bytes()
+    check_copies(model, optim, plan)
     mesh.close()
     alone.close()
     for name in ("parameters", "optimizer"):
