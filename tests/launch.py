@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -50,18 +51,20 @@ def run(
 ) -> subprocess.CompletedProcess[str]:
     """`subprocess.run` in a session of its own, which is ended as a whole, whatever happens."""
     pipe: IO[str] | int | None = subprocess.PIPE if capture else None
-    with subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=pipe,
-        stderr=pipe,
-        text=True,
-        errors="replace",
-        cwd=cwd,
-        # The interpreter's view of the environment: after MPI_Init the C one says "I am a rank".
-        env={**os.environ, "VIRTUAL_ENV": _environment_of(command), **(env or {})},
-        start_new_session=True,
-    ) as process:
+    with (
+        _environment(command, env) as environment,
+        subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=pipe,
+            stderr=pipe,
+            text=True,
+            errors="replace",
+            cwd=cwd,
+            env=environment,
+            start_new_session=True,
+        ) as process,
+    ):
         try:
             stdout, stderr = process.communicate(timeout=limit)
         except subprocess.TimeoutExpired:
@@ -87,20 +90,35 @@ def started(
     command: Sequence[str], output: IO[str], env: Mapping[str, str] | None = None
 ) -> Iterator[subprocess.Popen[str]]:
     """A process in a session of its own, which is ended as a whole at the end of the block."""
-    with subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=output,
-        stderr=subprocess.STDOUT,
-        text=True,
-        cwd=ROOT,
-        env={**os.environ, "VIRTUAL_ENV": _environment_of(command), **(env or {})},
-        start_new_session=True,
-    ) as process:
+    with (
+        _environment(command, env) as environment,
+        subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            text=True,
+            cwd=ROOT,
+            env=environment,
+            start_new_session=True,
+        ) as process,
+    ):
         try:
             yield process
         finally:
             _end_session(process.pid)
+
+
+@contextlib.contextmanager
+def _environment(command: Sequence[str], env: Mapping[str, str] | None) -> Iterator[dict[str, str]]:
+    """The interpreter's view of the environment, and `env`; after MPI_Init the C one has a rank.
+
+    Open MPI's launches of a user share a folder, which the last one removes while another may be
+    about to write there ("the PMIx server's listener thread failed to start"): so each has its own.
+    """
+    with tempfile.TemporaryDirectory(prefix="mpi", ignore_cleanup_errors=True) as folder:
+        own = {"PRTE_MCA_prte_tmpdir_base": folder, "VIRTUAL_ENV": _environment_of(command)}
+        yield {**os.environ, **own, **(env or {})}
 
 
 def _environment_of(command: Sequence[str]) -> str:
