@@ -1,5 +1,6 @@
 """Servers and workers over MPI: letters come and go, until the workers need no server any more."""
 
+import contextlib
 import time
 from collections.abc import Callable, Collection
 from typing import Any
@@ -11,7 +12,7 @@ from hpcpar.sync.roles import Roles
 from hpcpar.sync.server import Server
 from hpcpar.sync.worker import Waiting, Worker
 
-__all__ = ["drive", "serve"]
+__all__ = ["dismiss", "drive", "serve"]
 
 LOOK = 0.5  # seconds between two looks for lost ranks while nothing comes
 
@@ -19,8 +20,8 @@ LOOK = 0.5  # seconds between two looks for lost ranks while nothing comes
 def serve(server: Server, mailbox: Mailbox, roles: Roles) -> None:
     """Do what letters ask for, until all workers have said that they are at their end.
 
-    Raises `UserError` where an update could not be made, which all workers are told,
-    `LostRankError` where a worker is gone, and `StoppedError` where they have stopped.
+    Raises `UserError` where an update could not be made, which all workers are told, or where they
+    have told of their own (`dismiss`), `LostRankError` where a worker is gone, and `StoppedError` where they have stopped.
     """
     everybody = set(range(roles.workers))
     while not server.ended >= everybody:
@@ -28,6 +29,8 @@ def serve(server: Server, mailbox: Mailbox, roles: Roles) -> None:
         server.learn(mailbox.lost)
         _look_for(everybody - server.ended, mailbox.lost)
         if letter is not None:
+            if letter.words["kind"] == "fail":
+                raise UserError(letter.words["why"])
             try:
                 server.hear(*letter)
             except UserError as error:
@@ -38,6 +41,14 @@ def serve(server: Server, mailbox: Mailbox, roles: Roles) -> None:
     mailbox.flush()
     if server.stopped:
         raise StoppedError("the workers have stopped")
+
+
+def dismiss(mailbox: Mailbox, roles: Roles, why: str) -> None:
+    """Servers end, with what has gone wrong on the workers: no letter would come any more."""
+    for server in range(roles.servers):
+        mailbox.post(roles.rank(server), {"kind": "fail", "why": why})
+    with contextlib.suppress(HangError):  # they may be at their end, by the same mistake
+        mailbox.flush()
 
 
 def drive(

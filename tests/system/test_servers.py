@@ -130,6 +130,7 @@ MISTAKES = [
     ("2", [SERVERS, "1", "--sync.mode", "ssp", "--sync.staleness", "-1"], "at least 0"),
     ("3", [SERVERS, "1", "--parallel.pipeline", "2"], "leave --parallel.pipeline out"),
     ("3", [SERVERS, "1", "--parallel.zero", "2"], "--parallel.zero 0 or 1"),
+    ("3", [SERVERS, "1", "--parallel.speeds", "1,1,1"], "3 numbers for 2 ranks"),  # workers alone
     ("3", [SERVERS, "1", "--audit", "2"], "leave it out with --sync.servers"),
     ("2", ["--sync.mode", "local", SERVERS, "1"], "leave --sync.servers out"),
 ]
