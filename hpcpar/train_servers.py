@@ -102,7 +102,7 @@ def hold(
         return KeyRange(keys, number, config.optim, len(layout.leaves), config.steps, comm.device)
 
     server = Server(comm.rank, roles, config.sync.mode != "asp", make, mailbox.post)
-    serve(server, mailbox, roles)
+    serve(server, mailbox, roles, comm.timeout)
     return server.lost
 
 

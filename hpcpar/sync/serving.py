@@ -17,18 +17,22 @@ __all__ = ["dismiss", "drive", "serve"]
 LOOK = 0.5  # seconds between two looks for lost ranks while nothing comes
 
 
-def serve(server: Server, mailbox: Mailbox, roles: Roles) -> None:
+def serve(server: Server, mailbox: Mailbox, roles: Roles, timeout: float) -> None:
     """Do what letters ask for, until all workers have said that they are at their end.
 
-    Raises `UserError` where an update could not be made, which all workers are told, or where they
-    have told of their own (`dismiss`), `LostRankError` where a worker is gone, and `StoppedError` where they have stopped.
+    Raises `UserError` where an update could not be made, which all workers are told, or what they
+    have told of theirs (`dismiss`); `LostRankError` where a worker is gone; `StoppedError` where
+    they have stopped; and `HangError` where nothing comes for `timeout` seconds though others wait.
     """
-    everybody = set(range(roles.workers))
+    everybody, heard = set(range(roles.workers)), time.monotonic()
     while not server.ended >= everybody:
         letter = mailbox.wait(LOOK)
         server.learn(mailbox.lost)
         _look_for(everybody - server.ended, mailbox.lost)
+        if letter is None and time.monotonic() - heard > timeout and server.missing:
+            raise _hang(server, mailbox, roles, timeout)
         if letter is not None:
+            heard = time.monotonic()
             if letter.words["kind"] == "fail":
                 raise UserError(letter.words["why"])
             try:
@@ -79,6 +83,13 @@ def drive(
                 )
     except StopIteration as end:
         return end.value
+
+
+def _hang(server: Server, mailbox: Mailbox, roles: Roles, timeout: float) -> HangError:
+    """Of workers that push nothing; the first server that is left tells it for all."""
+    first = min(rank for rank in map(roles.rank, range(roles.servers)) if rank not in mailbox.lost)
+    text = f"{ranks_text(sorted(server.missing))} pushed nothing for {timeout:g} s: others wait"
+    return HangError(text, text if mailbox.rank == first else "")
 
 
 def _look_for(workers: Collection[int], lost: Collection[int]) -> None:
