@@ -37,7 +37,7 @@ from hpcpar.sync.key_range import KeyRange
 from hpcpar.sync.keys import Keys
 from hpcpar.sync.roles import Roles
 from hpcpar.sync.server import Server
-from hpcpar.sync.serving import serve
+from hpcpar.sync.serving import dismiss, serve
 from hpcpar.sync.stopping import Stopping
 
 __all__ = ["train_with_servers"]
@@ -58,7 +58,12 @@ def train_with_servers(config: Config, comm: Communicator) -> None:
     if workers is None:
         lost = hold(config, plain, mailbox, roles, comm)
     else:
-        lost = compute(config, plain, dataset, mailbox, roles, workers, numerics)
+        try:
+            lost = compute(config, plain, dataset, mailbox, roles, workers, numerics)
+        except UserError as error:  # all workers have it
+            if workers.rank == 0:
+                dismiss(mailbox, roles, str(error))
+            raise
     if lost:
         if comm.rank == 0:
             note(f"{rank_names(sorted(lost))} lost: the other servers have what was acknowledged")
@@ -97,7 +102,7 @@ def hold(
         return KeyRange(keys, number, config.optim, len(layout.leaves), config.steps, comm.device)
 
     server = Server(comm.rank, roles, config.sync.mode != "asp", make, mailbox.post)
-    serve(server, mailbox, roles)
+    serve(server, mailbox, roles, comm.timeout)
     return server.lost
 
 

@@ -27,6 +27,7 @@ def end_hung(error: HangError) -> NoReturn:
         print(f"hpcpar: {error.story}", file=sys.stderr, flush=True)
     else:
         time.sleep(_OTHERS)
+        print(f"hpcpar: {error}", file=sys.stderr, flush=True)  # nobody has told more
     if survives():
         abort(EXIT_HANG, MPI.COMM_WORLD)
     os._exit(EXIT_HANG)

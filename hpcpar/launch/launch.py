@@ -80,11 +80,7 @@ class _Launcher:
         if status == 0 and is_unfinished(given.folder):  # Open MPI's where it has lost a node
             status = EXIT_HANG
         if status == EXIT_REQUEUE and not self.stopped and wants_all(given.folder):
-            self.attempts.grow()
-            self.attempts.limit(self._room())
-            ranks = self.attempts.ranks
-            _say(f"lost ranks are taken in again after step {step}: {_many(ranks)} are started")
-            return None
+            return self._regrow(step)
         again = self.attempts.ended(status, step)
         if status in (0, EXIT_REQUEUE, EXIT_USER) and not again:
             return status
@@ -103,6 +99,16 @@ class _Launcher:
             return EXIT_HANG
         many = _many(self.attempts.ranks)
         _say(f"the job {what} after step {step}: it is started again on {many}")
+        return None
+
+    def _regrow(self, step: int) -> int | None:
+        """The job has stopped for lost ranks to be taken in again: as `_end`."""
+        self.attempts.grow()
+        if not self.attempts.limit(self._room()):
+            _say(f"after step {step} there is room for fewer than {self.arguments.min_ranks} ranks")
+            return EXIT_HANG
+        many = _many(self.attempts.ranks)
+        _say(f"lost ranks are taken in again after step {step}: {many} are started")
         return None
 
     def _job(self, ranks: int, more: Sequence[str]) -> tuple[int, bool]:

@@ -8,6 +8,7 @@ import numpy as np
 from hpcpar.parallel.balance import better_speeds
 
 if TYPE_CHECKING:
+    from hpcpar.checkpoint import Writer
     from hpcpar.parallel import ParallelModel
     from hpcpar.recovery.crew import Crew
 
@@ -21,8 +22,8 @@ class Balancer:
     as long as the run's beginning, and one look may be chance.
     """
 
-    def __init__(self, model: "ParallelModel", every: int, crew: "Crew") -> None:
-        self._model, self._every, self._crew = model, every, crew
+    def __init__(self, model: "ParallelModel", every: int, crew: "Crew", saving: "Writer") -> None:
+        self._model, self._every, self._crew, self._saving = model, every, crew, saving
         self._before, self._steps, self._twice = 0.0, -1, False
 
     def step(self, step: int, spent: Mapping[str, float]) -> None:
@@ -44,5 +45,6 @@ class Balancer:
         seconds = model.comm.allgather(np.array([own])).tolist()
         speeds = better_speeds(model.dealt, model.work, seconds)
         if speeds is not None and self._twice:
+            self._saving.finish()  # nobody would go on with what is under way
             self._crew.balance(speeds, step)
         self._twice = speeds is not None

@@ -109,10 +109,14 @@ class Memory:
             ])  # fmt: skip
 
     def forget_others(self) -> None:
-        """All ranks have written: older memory is not needed."""
+        """All ranks have written: older memory is not needed.
+
+        Nor is any where nothing is kept: who goes on from disk would be taken back by it.
+        """
         self._comm.barrier()
         if self._line is not None:
-            self._line.offer({"forget": self._generation})
+            kept = self._slots is not None
+            self._line.offer({"forget": self._generation + (not kept)})
 
     def done(self) -> None:
         """Nothing will be started again."""

@@ -84,7 +84,7 @@ class Client:
             spread(self._keys.weights[number], self._model.comm.device.asarray(weights),
                    self._model.weights.flat)  # fmt: skip
         news, self._worker.news = self._worker.news, []
-        self._told += len(news)
+        self._told = self._worker.told
         return news
 
     def push(self, step: int, part: "Part", indices: np.ndarray) -> None:

@@ -82,6 +82,17 @@ class Server:
                 self._confirm(shard, list(shard.unconfirmed))
             self._go_on()
 
+    @property
+    def missing(self) -> set[int]:
+        """Workers whose pushes others wait for."""
+        return {
+            worker
+            for shard in self.shards.values()
+            if shard.live and shard.pulls
+            for worker in range(self._roles.workers)
+            if Key(worker, shard.version + 1) not in shard.pending
+        }
+
     def _holders(self, number: int) -> list[int]:
         return self._roles.holders(number, self.lost)
 

@@ -1,5 +1,6 @@
 """Servers and workers over MPI: letters come and go, until the workers need no server any more."""
 
+import contextlib
 import time
 from collections.abc import Callable, Collection
 from typing import Any
@@ -11,23 +12,29 @@ from hpcpar.sync.roles import Roles
 from hpcpar.sync.server import Server
 from hpcpar.sync.worker import Waiting, Worker
 
-__all__ = ["drive", "serve"]
+__all__ = ["dismiss", "drive", "serve"]
 
 LOOK = 0.5  # seconds between two looks for lost ranks while nothing comes
 
 
-def serve(server: Server, mailbox: Mailbox, roles: Roles) -> None:
+def serve(server: Server, mailbox: Mailbox, roles: Roles, timeout: float) -> None:
     """Do what letters ask for, until all workers have said that they are at their end.
 
-    Raises `UserError` where an update could not be made, which all workers are told,
-    `LostRankError` where a worker is gone, and `StoppedError` where they have stopped.
+    Raises `UserError` where an update could not be made, which all workers are told, or what they
+    have told of theirs (`dismiss`); `LostRankError` where a worker is gone; `StoppedError` where
+    they have stopped; and `HangError` where nothing comes for `timeout` seconds though others wait.
     """
-    everybody = set(range(roles.workers))
+    everybody, heard = set(range(roles.workers)), time.monotonic()
     while not server.ended >= everybody:
         letter = mailbox.wait(LOOK)
         server.learn(mailbox.lost)
         _look_for(everybody - server.ended, mailbox.lost)
+        if letter is None and time.monotonic() - heard > timeout and server.missing:
+            raise _hang(server, mailbox, roles, timeout)
         if letter is not None:
+            heard = time.monotonic()
+            if letter.words["kind"] == "fail":
+                raise UserError(letter.words["why"])
             try:
                 server.hear(*letter)
             except UserError as error:
@@ -38,6 +45,14 @@ def serve(server: Server, mailbox: Mailbox, roles: Roles) -> None:
     mailbox.flush()
     if server.stopped:
         raise StoppedError("the workers have stopped")
+
+
+def dismiss(mailbox: Mailbox, roles: Roles, why: str) -> None:
+    """Servers end, with what has gone wrong on the workers: no letter would come any more."""
+    for server in range(roles.servers):
+        mailbox.post(roles.rank(server), {"kind": "fail", "why": why})
+    with contextlib.suppress(HangError):  # they may be at their end, by the same mistake
+        mailbox.flush()
 
 
 def drive(
@@ -68,6 +83,13 @@ def drive(
                 )
     except StopIteration as end:
         return end.value
+
+
+def _hang(server: Server, mailbox: Mailbox, roles: Roles, timeout: float) -> HangError:
+    """Of workers that push nothing; the first server that is left tells it for all."""
+    first = min(rank for rank in map(roles.rank, range(roles.servers)) if rank not in mailbox.lost)
+    text = f"{ranks_text(sorted(server.missing))} pushed nothing for {timeout:g} s: others wait"
+    return HangError(text, text if mailbox.rank == first else "")
 
 
 def _look_for(workers: Collection[int], lost: Collection[int]) -> None:

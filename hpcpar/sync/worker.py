@@ -52,6 +52,11 @@ class Worker:
         """Their ranks."""
         return range(self._roles.workers, self._roles.workers + self._roles.servers)
 
+    @property
+    def told(self) -> int:
+        """Updates that the first range had when it answered: `news` goes up to there."""
+        return self._versions[0]
+
     def load(self, clock: int, words: Sequence[Words], arrays: Sequence[Sequence[Any]]) -> None:
         """This worker's part of the first state, by range: to all that hold it."""
         for number in range(self._roles.servers):
@@ -92,6 +97,8 @@ class Worker:
                 )
             while self._asked:
                 self._hear((yield self._servers(self._asked)))
+            if since is not None:
+                since = self._versions[0]  # what comes again is told from there
             if ordered:  # no half of an update is seen: all ranges stand after the same one
                 least = max(self._versions.values())
             missing = [n for n, version in self._versions.items() if ordered and version < least]

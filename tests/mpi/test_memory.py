@@ -98,3 +98,25 @@ def test_what_nobody_has_is_not_made_up(comm, job):
     again.done()
     again.close()
     run.mesh.close()
+
+
+def test_what_is_older_than_the_disk_is_not_gone_back_to(comm, job, monkeypatch):
+    """Where there is no room for more nothing is kept from here on, nor what was before."""
+    only_on(comm.size, 2)
+    run, memory = Run(comm, "gpt"), Memory(comm, job)
+    memory.open(run.model)
+    memory.write(run.model, 1, None)
+    memory.forget_others()
+    assert recall(memory, run) == (1, None)
+
+    def refuse(size):
+        raise OSError(f"{size} bytes are needed")
+
+    monkeypatch.setattr("hpcpar.recovery.memory.check_memory", refuse)
+    memory.open(run.model)
+    memory.write(run.model, 2, None)
+    memory.forget_others()
+    assert recall(memory, run) is None
+    memory.done()
+    memory.close()
+    run.mesh.close()

@@ -1,8 +1,8 @@
 """`hpcpar.train` whose servers are killed: `python tests/programs/server_dies.py WHAT ...`.
 
 WHAT is RANK@LETTERS, several joined by commas: the rank sends itself SIGKILL when it has heard so
-many letters, before it does anything about the last one; on a worker it is RANK@STEP, and SIGUSR1
-before it pushes. The rest are arguments of training.
+many letters, before it does anything about the last one; on a worker it is RANK@STEP, and SIGUSR1,
+or the one that HPCPAR_BLOW names, before it pushes. The rest are arguments of training.
 """
 
 import os
@@ -39,7 +39,7 @@ class AskedClient(Client):
     def push(self, step: int, *arguments: Any) -> None:
         """As it is, after the signal."""
         if step == WHAT.get(self._rank):
-            os.kill(os.getpid(), signal.SIGUSR1)
+            os.kill(os.getpid(), signal.Signals[os.environ.get("HPCPAR_BLOW", "SIGUSR1")])
         super().push(step, *arguments)
 
 

@@ -10,7 +10,7 @@ from launch import mpirun_command, run, start_mpirun
 from long import LONG
 from training import metrics, sha256, summary, train_all
 
-from hpcpar.errors import EXIT_REQUEUE
+from hpcpar.errors import EXIT_HANG, EXIT_REQUEUE
 from hpcpar.launch.mpirun import FAULT_TOLERANT
 
 PROGRAM = Path(__file__).parents[1] / "programs" / "server_dies.py"
@@ -108,6 +108,16 @@ def test_a_signal_stops_all_workers_at_the_same_step(tmp_path, config, undisturb
     assert done.returncode == 0 and sha256(done) == undisturbed(STEPS), done.stderr
 
 
+def test_a_hung_worker_is_named(tmp_path, config):
+    """Not the servers, though it is they who do not answer the others."""
+    words = [config, "--steps", STEPS, SERVERS, 2, "--run.dir", tmp_path / "run", "--timeout", 2]
+    blow = {"HPCPAR_BLOW": "SIGSTOP"}
+    done = start_mpirun(5, PROGRAM, "1@3", *map(str, words), env=blow)
+    assert done.returncode == EXIT_HANG, done.stderr
+    assert done.stderr.count("hpcpar: rank 1 pushed nothing for 2 s: others wait") == 1
+    assert " to answer" not in done.stderr, "the others leave it to the server to tell"
+
+
 @pytest.mark.parametrize("seed", range(20) if LONG else [3])
 def test_a_killed_server_loses_nothing(tmp_path, config, undisturbed, seed):
     """Any of three, at any letter of the training."""
@@ -130,6 +140,7 @@ MISTAKES = [
     ("2", [SERVERS, "1", "--sync.mode", "ssp", "--sync.staleness", "-1"], "at least 0"),
     ("3", [SERVERS, "1", "--parallel.pipeline", "2"], "leave --parallel.pipeline out"),
     ("3", [SERVERS, "1", "--parallel.zero", "2"], "--parallel.zero 0 or 1"),
+    ("3", [SERVERS, "1", "--parallel.speeds", "1,1,1"], "3 numbers for 2 ranks"),  # workers alone
     ("3", [SERVERS, "1", "--audit", "2"], "leave it out with --sync.servers"),
     ("2", ["--sync.mode", "local", SERVERS, "1"], "leave --sync.servers out"),
 ]

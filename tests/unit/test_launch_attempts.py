@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpcpar.errors import UserError
+from hpcpar.errors import EXIT_HANG, EXIT_REQUEUE, UserError
+from hpcpar.launch import launch
 from hpcpar.launch.arguments import parse, setting
 from hpcpar.launch.attempts import Attempts
 
@@ -90,3 +91,25 @@ def test_a_setting_is_read_as_training_reads_it(tmp_path):
 def test_mistakes_are_told(words, said):
     with pytest.raises(UserError, match=said.replace("(", r"\(")):
         parse(words.split(), "/bin:/usr/bin")
+
+
+def test_no_room_for_lost_ranks_to_come_back_to_is_told(tmp_path, monkeypatch, capsys):
+    """Not tried on no rank at all."""
+    (tmp_path / "events.jsonl").write_text('{"kind": "regrow"}\n')
+    monkeypatch.setattr(launch, "reachable", lambda *_: {"a": 1})
+    launcher = launch._Launcher(
+        [
+            "-n",
+            "3",
+            "--min-ranks",
+            "2",
+            "--hosts",
+            "a:1,b:2",
+            "--",
+            "sh",
+            "--run.dir",
+            str(tmp_path),
+        ]
+    )
+    assert launcher._end(3, EXIT_REQUEUE, False) == EXIT_HANG
+    assert "room for fewer than 2 ranks" in capsys.readouterr().err

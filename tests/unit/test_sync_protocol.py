@@ -7,6 +7,7 @@ from long import LONG
 from sync_world import World
 
 from hpcpar.sync.roles import Roles
+from hpcpar.sync.worker import Worker
 
 PULLS = 1_000_000 if LONG else 20_000
 KILLS = 200 if LONG else 40
@@ -77,3 +78,31 @@ def test_every_range_has_two_holders_while_there_are_two(servers, data):
         assert all(number in roles.ranges(rank, lost) for rank in holders)
         if roles.rank(number) in left:
             assert holders[0] == roles.rank(number)
+
+
+def test_an_update_is_told_once():
+    """Also where a range is asked again as it is behind another, or has updates without news."""
+    asked = {}
+    worker = Worker(0, Roles(1, 2), 2, lambda to, words: asked.update({words["range"]: words}))
+
+    def state(number, version):
+        """The answer of a server that has news of all updates but the seventh."""
+        words = asked[number]
+        news = [v for v in range(words.get("since", version) + 1, version + 1) if v != 7]
+        answer = {"kind": "state", "range": number, "version": version, "news": news}
+        return worker.servers[number], answer | {"asked": words["asked"]}, ()
+
+    told = 2
+    for clock, answers in (
+        (5, [(0, 3), (1, 4), (0, 4)]),
+        (8, [(1, 7), (0, 7)]),
+        (9, [(1, 8), (0, 8)]),
+    ):
+        pull = worker.pull(clock, told)
+        pull.send(None)
+        with pytest.raises(StopIteration):
+            for answer in answers:
+                pull.send(state(*answer))
+        told = worker.told
+        assert told == answers[-1][1]
+    assert worker.news == [3, 4, 5, 6, 8]
