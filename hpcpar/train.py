@@ -62,7 +62,8 @@ def train(config: Config, crew: Crew, comm: Communicator) -> None:
             saving.begin(step, sampler.state(step))
         saving.advance()  # each rank's part is written while the next steps are computed
         crew.stop(step)
-        balancer.step(step, report.spent)
+        if step < config.steps:
+            balancer.step(step, report.spent)
 
     trace = Trace(model, config.run.trace)
     saving = open_writer(config, crew, model, numerics, dataset.digest, folder)

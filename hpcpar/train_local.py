@@ -25,6 +25,7 @@ from hpcpar.parallel.state import collect, compare_copies
 from hpcpar.recovery import Crew
 from hpcpar.recovery.needs import check_needs
 from hpcpar.recovery.sentences import stopped
+from hpcpar.recovery.spikes import why_spike
 from hpcpar.recovery.stop import StopSignals
 from hpcpar.run import Report
 from hpcpar.sync.local import LocalTraining
@@ -96,8 +97,9 @@ def check(config: Config) -> None:
             )
     if parallel.plan or parallel.zero > 1:
         raise UserError("--sync.mode local goes with --parallel.zero 0 or 1, and without a plan")
-    if config.audit or config.optim.on_spike != "stop":
-        raise UserError("--sync.mode local goes without --audit, and with --optim.on_spike stop")
+    if config.audit or config.optim.on_spike != "stop" or config.optim.spike:
+        raise UserError("--sync.mode local goes without --audit and --optim.spike, and with "
+                        "--optim.on_spike stop")  # fmt: skip
     if config.run.trace or parallel.balance:
         raise UserError("--run.trace and --parallel.balance go with --sync.mode bsp")
     if config.recovery == "shrink":
@@ -128,13 +130,18 @@ class Steps:
         self._since = now
 
     def tell(self) -> None:
-        """All steps up to this meeting; the line of the last one is not written yet. Collective."""
+        """All steps up to this meeting; the line of the last one is not written yet. Collective.
+
+        Raises `UserError` on all ranks for numbers with which it makes no sense to go on.
+        """
         texts = agree(self._model.comm, json.dumps(self._done))
         last, meeting = self._done[-1][0], time.monotonic() - self._since
         for of_step in zip(*(json.loads(text or "[]") for text in texts), strict=True):
             losses = {micro: loss for _, pairs, *_ in of_step for micro, loss in pairs}
             (step, _, _, rate, seconds), norms = of_step[0], [norm for _, _, norm, *_ in of_step]
             loss = self._model.mean_loss(losses, self._part)
+            if why := why_spike((), loss, mean(norms), 0):
+                raise UserError(f"step {step}: {why}; lower --optim.lr")
             seconds += meeting * (step == last)
             self._report.late(step, loss, mean(norms), rate, seconds)
             if step != last:

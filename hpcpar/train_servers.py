@@ -83,8 +83,8 @@ def check(config: Config) -> None:
     if config.audit:
         raise UserError("--audit compares what ranks computed at the same step: leave it out with "
                         "--sync.servers")  # fmt: skip
-    if config.optim.on_spike != "stop":
-        raise UserError("--sync.servers goes with --optim.on_spike stop only")
+    if config.optim.on_spike != "stop" or config.optim.spike:
+        raise UserError("--sync.servers goes with --optim.on_spike stop, and without --optim.spike")
     if config.run.trace or parallel.balance:
         raise UserError("--run.trace and --parallel.balance are for training without servers")
 

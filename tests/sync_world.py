@@ -26,6 +26,7 @@ class Ledger:
     def __init__(self) -> None:
         self.applied: list[list[int]] = []
         self.added: list[list[int]] = []
+        self.loaded: list[int] = []  # workers whose part of the first state is here
 
     def total(self, pushes: Sequence[Payload]) -> int:
         self.added = [list(push.arrays[0]) for push in pushes]
@@ -44,16 +45,16 @@ class Ledger:
         return [self.applied]
 
     def load(self, words: Any, arrays: Any) -> None:
-        """There is nothing to begin with."""
+        self.loaded.append(words["worker"])
 
     def fetch(self, words: Any) -> list[Any]:
         return [self.applied]
 
     def state(self) -> list[Any]:
-        return [self.applied]
+        return [self.applied, self.loaded]
 
     def set_state(self, clock: int, arrays: Sequence[Any]) -> None:
-        self.applied = list(arrays[0])
+        self.applied, self.loaded = map(list, arrays)
 
 
 @dataclass
@@ -94,7 +95,8 @@ class World:
             self._later(0, partial(self._resume, worker, None))
         victims = list(range(self.workers, self.workers + self.servers))
         self.victims = self.random.sample(victims, self.kills)
-        self._later(self.random.random() * self.clocks / 2, self._strike)
+        longest = self.random.choice([0.2, self.clocks / 2])  # while they load, or later
+        self._later(self.random.random() * longest, self._strike)
         while self.events:
             self.now, _, happen = heapq.heappop(self.events)
             happen()
@@ -102,7 +104,7 @@ class World:
 
     def _work(self, worker: Worker, rank: int) -> Generator[Any, Any, None]:
         """What a worker does; where it waits for letters it yields ranks, to compute, seconds."""
-        worker.load(0, [{}] * self.servers, [[]] * self.servers)
+        worker.load(0, [{"worker": rank}] * self.servers, [[]] * self.servers)
         for clock in range(1, self.clocks + 1):
             version, weights = yield from worker.pull(clock)
             self.on_pull(rank, clock, version, [arrays[0] for arrays in weights])
@@ -153,10 +155,10 @@ class World:
         return post
 
     def _strike(self) -> None:
-        """Kill the next one, as soon as every range has two holders, or the only one left."""
+        """Kill the first one at once, others when every range has two holders, or the only one."""
         if not self.victims or len(self.finished) == self.workers:
             return
-        if self._whole():
+        if not self.lost or self._whole():
             victim = self.victims.pop()
             self.lost.add(victim)
             for rank in self.ranks:

@@ -25,6 +25,7 @@ __all__ = ["Letter", "Mailbox", "Words"]
 
 Words = dict[str, Any]
 
+_BLOCK, _TYPE = 16, MPI.C_DOUBLE_COMPLEX  # bytes; MPI counts in an int, and letters may be long
 _HEAD = 16  # bytes: those of the words, and of all
 _LOOK = 0.05  # seconds between two looks for ranks that are gone
 _SPINS = 50
@@ -67,7 +68,7 @@ class Mailbox:
             return
         self.posted += data.nbytes
         try:
-            self._leaving.append((self._mpi.Isend((data, MPI.BYTE), to), to, data))
+            self._leaving.append((self._mpi.Isend(_spec(data), to), to, data))
         except MPI.Exception as error:
             self._note(error, to)
 
@@ -85,8 +86,8 @@ class Mailbox:
                 message = self._mpi.Improbe(source, MPI.ANY_TAG, self._status)
                 if message is None:
                     continue
-                data = np.empty(self._status.Get_count(MPI.BYTE), np.uint8)
-                message.Recv((data, MPI.BYTE))
+                data = np.empty(self._status.Get_count(_TYPE) * _BLOCK, np.uint8)
+                message.Recv(_spec(data))
             except MPI.Exception as error:
                 self._note(error, source)
                 continue
@@ -141,6 +142,11 @@ class Mailbox:
         self.lost.add(rank)
 
 
+def _spec(data: np.ndarray) -> Any:
+    """For MPI: a letter in blocks, of which there are no parts."""
+    return data, len(data) // _BLOCK, _TYPE
+
+
 def _packed(words: Words, arrays: list[np.ndarray]) -> np.ndarray:
     """[bytes of the text, bytes of all] text, padding, then each array, padded to 16 bytes."""
     shapes = [[array.dtype.str, list(array.shape)] for array in arrays]
@@ -167,4 +173,4 @@ def _unpacked(source: int, data: np.ndarray) -> Letter:
 
 
 def _aligned(size: int) -> int:
-    return -(-size // 16) * 16
+    return -(-size // _BLOCK) * _BLOCK

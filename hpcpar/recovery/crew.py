@@ -12,6 +12,7 @@ The backup of a step stays until the ranks that are left have the state, and hav
 """
 
 import contextlib
+import gc
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -86,6 +87,9 @@ class Crew(Standing):
 
     def _work(self, run: Callable[[Communicator], None]) -> None:
         while True:
+            if self._why == "balance":
+                # The model before is a circle of references, of which Python sees no weight.
+                gc.collect()
             try:
                 if self.comm is None:
                     self._stand_by()

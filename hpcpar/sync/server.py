@@ -76,8 +76,7 @@ class Server:
                 for clock, parts in shard.parts.items():
                     self._tell_parts(number, clock, parts)
             if len(holders) == 2:
-                shard.unconfirmed = set(shard.pending)
-                self._post(holders[1], *_transfer(shard))
+                self._transfer(shard)
             else:
                 self._confirm(shard, list(shard.unconfirmed))
             self._go_on()
@@ -92,6 +91,12 @@ class Server:
             for worker in range(self._roles.workers)
             if Key(worker, shard.version + 1) not in shard.pending
         }
+
+    def _transfer(self, shard: Shard) -> None:
+        """The backup is a new one: it is given all, as soon as that is there."""
+        if shard.live:
+            shard.unconfirmed = set(shard.pending)
+            self._post(self._holders(shard.number)[1], *_everything(shard))
 
     def _holders(self, number: int) -> list[int]:
         return self._roles.holders(number, self.lost)
@@ -109,6 +114,8 @@ class Server:
         shard.loads.add(source)
         if len(shard.loads) == self._roles.workers:
             shard.live, shard.version = True, words["clock"]
+            if self._backup(shard.number) not in {None, *self._roles.holders(shard.number, ())}:
+                self._transfer(shard)  # workers have loaded what they knew of
             self._answer(shard)
             self._go_on()
 
@@ -253,7 +260,7 @@ def _got(shard: Shard, key: Key) -> Words:
     return {"kind": "got", "range": shard.number, "worker": key.worker, "clock": key.clock}
 
 
-def _transfer(shard: Shard) -> tuple[Words, list[Any]]:
+def _everything(shard: Shard) -> tuple[Words, list[Any]]:
     """All that a new backup needs."""
     state = list(shard.store.state())
     pending = [[*key, push.words, len(push.arrays)] for key, push in shard.pending.items()]

@@ -57,6 +57,7 @@ def test_killed_servers_lose_nothing_that_was_acknowledged(staleness):
         assert sorted(left.shards) == list(range(servers))
         for shard in left.shards.values():
             assert sorted(shard.store.applied) == expected and not shard.pending
+            assert sorted(shard.store.loaded) == [0, 1, 2], "what it began with is whole"
 
 
 @given(st.integers(1, 5), st.integers(1, 5), st.integers(0, 3), st.integers(0, 10_000))
