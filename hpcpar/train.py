@@ -68,7 +68,7 @@ def train(config: Config, crew: Crew, comm: Communicator) -> None:
     trace = Trace(model, config.run.trace)
     saving = open_writer(config, crew, model, numerics, dataset.digest, folder)
     guard = LossGuard(config, crew, model, saving, folder, start)
-    balancer = Balancer(model, parallel.balance, crew, saving)
+    balancer = Balancer(model, mesh, parallel.balance, crew, saving)
     monitor = Monitor(model, folder, config.run.monitor_every, crew.events)
     with Report(folder, start, config, dataset, model, crew.rows) as report, saving:
         crew.back_up(model, start)

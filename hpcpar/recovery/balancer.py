@@ -9,6 +9,7 @@ from hpcpar.parallel.balance import better_speeds
 
 if TYPE_CHECKING:
     from hpcpar.checkpoint import Writer
+    from hpcpar.mesh import Mesh
     from hpcpar.parallel import ParallelModel
     from hpcpar.recovery.crew import Crew
 
@@ -19,12 +20,16 @@ class Balancer:
     """Every `every` steps all ranks learn how long each of them computes; 0 for never.
 
     Work moves when two looks in a row say that it would save a good part of a step: moving takes
-    as long as the run's beginning, and one look may be chance.
+    as long as the run's beginning, and one look may be chance. After each move twice as many looks
+    are asked for, so that speeds that come and go do not have the run begin again and again.
     """
 
-    def __init__(self, model: "ParallelModel", every: int, crew: "Crew", saving: "Writer") -> None:
-        self._model, self._every, self._crew, self._saving = model, every, crew, saving
-        self._before, self._steps, self._twice = 0.0, -1, False
+    def __init__(
+        self, model: "ParallelModel", mesh: "Mesh", every: int, crew: "Crew", saving: "Writer"
+    ) -> None:
+        self._model, self._mesh, self._every = model, mesh, every
+        self._crew, self._saving = crew, saving
+        self._before, self._steps, self._in_a_row = 0.0, -1, 0
 
     def step(self, step: int, spent: Mapping[str, float]) -> None:
         """A step is done; `spent`, seconds of this rank since the beginning, by kind. Collective.
@@ -44,7 +49,8 @@ class Balancer:
         model = self._model
         seconds = model.comm.allgather(np.array([own])).tolist()
         speeds = better_speeds(model.dealt, model.work, seconds)
-        if speeds is not None and self._twice:
+        self._in_a_row = 0 if speeds is None else self._in_a_row + 1
+        if speeds is not None and self._in_a_row >= self._crew.looks:
             self._saving.finish()  # nobody would go on with what is under way
+            self._mesh.close()
             self._crew.balance(speeds, step)
-        self._twice = speeds is not None

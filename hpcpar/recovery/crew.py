@@ -44,6 +44,9 @@ if TYPE_CHECKING:
 __all__ = ["Crew"]
 
 
+MOST_LOOKS = 64
+
+
 class _BalancedError(Exception):
     """Raised on all ranks that train: they begin again, with other speeds."""
 
@@ -52,7 +55,8 @@ class Crew(Standing):
     """The ranks of a run.
 
     Attributes: comm, those that train, None on a spare rank; parallel, their layout; stopping,
-    whether all have agreed to stop after this step; those of `Standing`.
+    whether all have agreed to stop after this step; looks, how many in a row have to ask for a move
+    of work (balancer.py); those of `Standing`.
     """
 
     FINISHED, GO_ON, UPDATE = 2, 4, 8  # what all may agree on
@@ -67,6 +71,7 @@ class Crew(Standing):
         self.parallel: ParallelConfig = config.parallel
         self._before = config.parallel.filled(comm.size)
         self.stopping = False
+        self.looks = 2
         self.survives = config.recovery == "shrink" and comm.size > 1
         self._backup: Backup | None = None  # of the model
         self._agreed = False  # whether all have voted since it was made
@@ -159,6 +164,7 @@ class Crew(Standing):
         raise _BalancedError(speeds, step)
 
     def _deal_anew(self, speeds: tuple[float, ...], step: int) -> None:
+        self.looks = min(2 * self.looks, MOST_LOOKS)
         assert self._model is not None and self.comm is not None
         self.events.note("balance", dealt(speeds), step, self.comm)
         backup, own = self._backup, list(updated(self._model))
