@@ -21,7 +21,7 @@ from hpcpar.apart.start import start_apart
 __all__ = ["Keeper", "start_keeper", "to_keeper"]
 
 LOOK = 0.5  # seconds
-ALONE = 60.0  # seconds without any rank
+ALONE = 180.0  # seconds without any rank: hosts are looked for, and MPI starts
 
 
 def start_keeper(job: str, parent: int = 0) -> int:

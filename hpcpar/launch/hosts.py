@@ -3,35 +3,43 @@
 import contextlib
 import os
 import subprocess
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 
 __all__ = ["host_options", "reachable"]
 
-LIMIT = 30.0  # seconds
+LIMIT = 75.0  # seconds: Slurm may take 30 to end what a lost job has left there
+SCRATCH = "PRTE_MCA_prte_local_tmpdir_base"  # where mpirun itself writes, on this node
 
 
 def reachable(
     mpirun: Sequence[str], hosts: Mapping[str, int], open_mpi: bool, environ: Mapping[str, str]
 ) -> dict[str, int]:
-    """Those of `hosts` on which mpirun can start a process; all are tried at once."""
-    tries = {
-        host: subprocess.Popen(
-            [*mpirun, *host_options({host: 1}, open_mpi), "-n", "1", "true"], env=dict(environ),
-            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-        for host in hosts
-    }  # fmt: skip
-    deadline, good = time.monotonic() + LIMIT, {}
-    for host, process in tries.items():
-        try:
-            if process.wait(max(0.1, deadline - time.monotonic())) == 0:
-                good[host] = hosts[host]
-        except subprocess.TimeoutExpired:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, 9)
-            process.wait()
+    """Those of `hosts` on which mpirun can start a process; all are tried at once.
+
+    Open MPI's launches of a user share a folder, which the last one to end removes, also where
+    another one is about to write there, and then fails: so each has its own.
+    """
+    with tempfile.TemporaryDirectory(prefix="hpcpar", ignore_cleanup_errors=True) as scratch:
+        tries = dict[str, subprocess.Popen[bytes]]()
+        for host in hosts:
+            own = os.path.join(scratch, str(len(tries)))
+            os.mkdir(own)
+            tries[host] = subprocess.Popen(
+                [*mpirun, *host_options({host: 1}, open_mpi), "-n", "1", "true"],
+                env={**environ, SCRATCH: own}, stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+            )  # fmt: skip
+        deadline, good = time.monotonic() + LIMIT, {}
+        for host, process in tries.items():
+            try:
+                if process.wait(max(0.1, deadline - time.monotonic())) == 0:
+                    good[host] = hosts[host]
+            except subprocess.TimeoutExpired:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, 9)
+                process.wait()
     return good
 
 

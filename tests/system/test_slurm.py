@@ -55,9 +55,9 @@ class User:
     def submit(self, *arguments: str) -> int:
         return self.slurm.submit(*arguments, cwd=self.home, environ=self.environ)
 
-    def finish(self, job: int) -> str:
+    def finish(self, job: int, limit: float = 90) -> str:
         """Wait for a job, which must succeed; returns what it has printed."""
-        end = self.slurm.wait(job, timeout=90)
+        end = self.slurm.wait(job, timeout=limit)
         log = (self.home / f"hpcpar-{job}.out").read_text()
         assert (end.state, end.status) == ("COMPLETED", 0), log
         return log
@@ -177,8 +177,12 @@ def test_a_job_that_is_stopped_and_loses_a_node_ends_with_the_same_bits(user: Us
     assert weights(log) == plain(user.home, *constant, "--steps", str(last))
 
 
+@pytest.mark.timeout(240)
 def test_launch_goes_on_inside_the_job_on_the_nodes_that_are_left(user: User) -> None:
-    """All ranks stand still while the goal is set, so that none is beyond it."""
+    """All ranks stand still while the goal is set, so that none is beyond it.
+
+    Slurm may take half a minute to end what was lost on a node, and lets nobody on it meanwhile.
+    """
     goal, constant = user.home / "goal.toml", ["--optim.schedule", "constant"]
     goal.write_text("steps = 1_000_000_000\n")
     user.environ["HPCPAR_LAUNCHER"] = "launch"
@@ -191,11 +195,12 @@ def test_launch_goes_on_inside_the_job_on_the_nodes_that_are_left(user: User) ->
     goal.write_text(f"steps = {last}\n")
     user.run("scontrol", "update", "nodename=node2", "state=down", "reason=test")
     try:
-        log = user.finish(job)
+        log = user.finish(job, 180)
     finally:
         user.run("scontrol", "update", "nodename=node2", "state=resume")
-    assert "hpcpar launch: host node2 cannot be reached" in log
-    assert "it is started again on 2 ranks" in log
+    told = re.findall(r"hpcpar launch: (.*)", log)  # a line of the job's may have been begun
+    assert told[0] == "host node2 cannot be reached", told
+    assert len(told) == 2 and told[1].endswith("it is started again on 2 ranks"), told
     assert steps(user.folder(job)) == list(range(1, last + 1))
     assert weights(log) == plain(user.home, *constant, "--steps", str(last))
 

@@ -72,17 +72,19 @@ def test_it_ends_with_the_process_that_it_belongs_to(job):
 
 
 def test_there_is_one_of_each_name(job):
-    start_keeper(job, os.getpid())
+    pid = start_keeper(job)
     with pytest.raises(OSError, match="in use"):
         start_keeper(job)
-    line = to_keeper(job)
-    line.send({"done": True})
     with pytest.raises(OSError, match="refused"):
         to_keeper(job + "x")
+    line = to_keeper(job)
+    line.send({"done": True})
+    line.close()
+    assert ended(pid)
 
 
 def test_what_makes_no_sense_is_dropped(job):
-    start_keeper(job)
+    pid = start_keeper(job)
     line = to_keeper(job)
     random = np.random.default_rng(1)
     words = [b'{"keep": [1, 2]}', b'{"keep": "x"}', b'{"forget": []}', b"[]", b"{", b'{"list": 1}']
@@ -93,3 +95,4 @@ def test_what_makes_no_sense_is_dropped(job):
     assert listed(line) == []
     line.send({"done": True})
     line.close()
+    assert ended(pid)
