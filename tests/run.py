@@ -30,7 +30,7 @@ PARTS = ("process", "mpi", "mpich")
 RANKS = (1, 2, 3, 4, 8)
 MPICH_RANKS = (3, 4) if LONG else (3,)
 LIMIT_PROCESS = 3600 if LONG else 780  # seconds a launch may take
-LIMIT_MPI = 240
+LIMIT_MPI = 300
 # Of tests/system: what loses ranks, nodes and jobs, stops them, or has them hang or sleep.
 WAITING = (
     "balance", "chaos", "flight", "launch", "monitor", "nodes", "recovery", "servers", "shrink",

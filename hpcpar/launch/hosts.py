@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 
 __all__ = ["host_options", "reachable"]
 
-LIMIT = 75.0  # seconds: Slurm may take 30 to end what a lost job has left there
+LIMIT = 20.0  # seconds of a try
+TRIES = 3
 SCRATCH = "PRTE_MCA_prte_local_tmpdir_base"  # where mpirun itself writes, on this node
 
 
@@ -17,6 +18,21 @@ def reachable(
     mpirun: Sequence[str], hosts: Mapping[str, int], open_mpi: bool, environ: Mapping[str, str]
 ) -> dict[str, int]:
     """Those of `hosts` on which mpirun can start a process; all are tried at once.
+
+    One that gives no answer is tried again: what a lost job has left may be in the way.
+    """
+    good: set[str] = set()
+    silent = list(hosts)
+    for _ in range(TRIES):
+        silent = _try(mpirun, silent, open_mpi, environ, good) if silent else []
+    return {host: slots for host, slots in hosts.items() if host in good}
+
+
+def _try(
+    mpirun: Sequence[str], hosts: Sequence[str], open_mpi: bool, environ: Mapping[str, str],
+    good: set[str],
+) -> list[str]:  # fmt: skip
+    """Add those of `hosts` that answer well to `good`; the ones that do not answer.
 
     Open MPI's launches of a user share a folder, which the last one to end removes, also where
     another one is about to write there, and then fails: so each has its own.
@@ -31,16 +47,17 @@ def reachable(
                 env={**environ, SCRATCH: own}, stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
             )  # fmt: skip
-        deadline, good = time.monotonic() + LIMIT, {}
+        deadline, silent = time.monotonic() + LIMIT, list[str]()
         for host, process in tries.items():
             try:
                 if process.wait(max(0.1, deadline - time.monotonic())) == 0:
-                    good[host] = hosts[host]
+                    good.add(host)
             except subprocess.TimeoutExpired:
+                silent.append(host)
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(process.pid, 9)
                 process.wait()
-    return good
+    return silent
 
 
 def host_options(hosts: Mapping[str, int], open_mpi: bool) -> list[str]:
