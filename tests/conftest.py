@@ -10,6 +10,7 @@ import hypothesis
 import pytest
 from in_step import InStep
 from launch import start_mpirun
+from touched import listening  # noqa: F401  (a fixture)
 
 from hpcpar.device import Device
 from hpcpar.errors import UserError

@@ -4,7 +4,6 @@ import hashlib
 import json
 import random
 import shutil
-import sys
 from copy import deepcopy
 from math import prod
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 import pytest
 from checkpoints import KINDS, same, save
 from long import LONG
+from touched import TOUCHED
 
 from hpcpar.checkpoint import load
 from hpcpar.checkpoint.manifest import _checksum
@@ -27,28 +27,6 @@ JUNK = (
     ["b", [2], None, 0, 2], ["b", [1 << 40, 1 << 40], None, 0, 1 << 60], ["b", [2, 0], None, 0, 0],
     ["c", [2, 6], [1, [[0, 6, 2]]], 0, 6], ["c", [2, 6], [1, [[3, 3], [0, 3]]], 0, 6],
 )  # fmt: skip
-TOUCHED: list[str] = []  # paths, while a test listens
-HOOKED: list[bool] = []
-EVENTS = ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.listdir", "os.scandir")
-
-
-def hook(event, arguments):
-    if TOUCHED and event in EVENTS and isinstance(arguments[0], str | bytes | Path):
-        TOUCHED.append(str(arguments[0]))
-    elif TOUCHED and event.startswith(("exec", "subprocess", "os.exec", "os.system", "pickle")):
-        TOUCHED.append(event)
-
-
-@pytest.fixture
-def listening():
-    """What the test touches; Python's own modules, which it may load late, are not told."""
-    if not HOOKED:
-        sys.addaudithook(hook)  # for good: it hears nothing when nobody listens
-        HOOKED.append(True)
-    TOUCHED.append("")
-    own = sys.prefix, sys.base_prefix
-    yield lambda: [path for path in TOUCHED[1:] if not path.startswith(own)]
-    TOUCHED.clear()
 
 
 def twisted(fields, luck):
