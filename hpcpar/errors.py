@@ -67,10 +67,10 @@ def one_sentence(message: str) -> str:
     key = lines[0].partition('Parser key "')[2].partition('"')[0]
     if not key or len(lines) < 2:
         return " ".join(lines)
-    expected, _, got = lines[1].partition(". Got value: ")
+    expected, _, got = lines[1].partition(". Got value:")
     expected = expected.removeprefix("Expected a ").removeprefix("<class '").removesuffix("'>")
     if expected.startswith("typing.Literal"):
-        *most, last = ast.literal_eval(expected.removeprefix("typing.Literal"))
+        *most, last = map(str, ast.literal_eval(expected.removeprefix("typing.Literal")))
         expected = f"{', '.join(most)} or {last}" if most else last
     expected = expected.replace("tuple with", "a list of")
-    return f"--{key} takes {_TYPES.get(expected, expected)}, not {got}"
+    return f"--{key} takes {_TYPES.get(expected, expected)}, not {got.strip() or 'nothing'}"
