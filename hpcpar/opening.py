@@ -18,7 +18,15 @@ from hpcpar.parallel.state import shapes
 from hpcpar.recovery import Crew
 from hpcpar.run import RunFolder, replayable
 
-__all__ = ["begin", "due", "open_all", "open_sampler", "open_writer", "same_numerics"]
+__all__ = [
+    "begin",
+    "check_workers",
+    "due",
+    "open_all",
+    "open_sampler",
+    "open_writer",
+    "same_numerics",
+]
 
 
 def open_all(config: Config, comm: Communicator) -> tuple[Dataset, Model]:
@@ -36,6 +44,30 @@ def open_sampler(config: Config, dataset: Dataset, course: Course | None = None)
     return make_sampler(
         dataset.train, config.data, batch.size, batch.micro, batch.leaves, config.seed, course
     )
+
+
+def check_workers(config: Config, mode: str) -> None:
+    """Raises `UserError` for what takes ranks that are all at the same step.
+
+    Args:
+        mode: the flag that has workers go their own way.
+    """
+    parallel = config.parallel
+    for name in ("pipeline", "tensor", "context"):
+        if getattr(parallel, name) != 1:
+            raise UserError(
+                f"{mode} goes with data-parallel workers only: leave --parallel.{name} out"
+            )
+    if parallel.plan or parallel.zero > 1:
+        raise UserError(f"{mode} goes with --parallel.zero 0 or 1, and without a plan")
+    if config.audit:
+        raise UserError(
+            f"--audit compares what ranks computed at the same step: leave it out with {mode}"
+        )
+    if config.optim.on_spike != "stop" or config.optim.spike:
+        raise UserError(f"{mode} goes with --optim.on_spike stop, and without --optim.spike")
+    if config.run.trace or parallel.balance:
+        raise UserError(f"{mode} goes without --run.trace and --parallel.balance")
 
 
 def same_numerics(config: Config, comm: Communicator) -> dict[str, str]:

@@ -18,7 +18,15 @@ from hpcpar.entry import note
 from hpcpar.errors import UserError
 from hpcpar.fingerprint import weights_sha256
 from hpcpar.mesh import Mesh
-from hpcpar.opening import begin, due, open_all, open_sampler, open_writer, same_numerics
+from hpcpar.opening import (
+    begin,
+    check_workers,
+    due,
+    open_all,
+    open_sampler,
+    open_writer,
+    same_numerics,
+)
 from hpcpar.optim import learning_rate
 from hpcpar.parallel import ParallelModel, parallelize
 from hpcpar.parallel.state import collect, compare_copies
@@ -36,7 +44,12 @@ __all__ = ["train_locally"]
 def train_locally(config: Config, comm: Communicator) -> None:
     """One training run, from its data to the hash of its weights. Collective."""
     with together(comm):
-        check(config)
+        check_workers(config, "--sync.mode local")
+        if config.recovery == "shrink":
+            raise UserError(
+                "--sync.mode local cannot go on without a rank: leave --recovery out, or take "
+                "relaunch"
+            )
     check_needs(config.recovery, comm)
     numerics = same_numerics(config, comm)
     dataset, plain = open_all(config, comm)
@@ -85,26 +98,6 @@ def train_locally(config: Config, comm: Communicator) -> None:
     sync = {"mode": "local", "every": config.sync.every, "meetings": meetings, "bytes": mesh.bytes}
     report.finish("" if weights is None else weights_sha256(weights), numerics, {"sync": sync})
     mesh.close()
-
-
-def check(config: Config) -> None:
-    """Raises `UserError` for what does not go together with local steps."""
-    parallel = config.parallel
-    for name in ("pipeline", "tensor", "context"):
-        if getattr(parallel, name) != 1:
-            raise UserError(
-                f"--sync.mode local has data-parallel workers only: leave --parallel.{name} out"
-            )
-    if parallel.plan or parallel.zero > 1:
-        raise UserError("--sync.mode local goes with --parallel.zero 0 or 1, and without a plan")
-    if config.audit or config.optim.on_spike != "stop" or config.optim.spike:
-        raise UserError("--sync.mode local goes without --audit and --optim.spike, and with "
-                        "--optim.on_spike stop")  # fmt: skip
-    if config.run.trace or parallel.balance:
-        raise UserError("--run.trace and --parallel.balance go with --sync.mode bsp")
-    if config.recovery == "shrink":
-        raise UserError("--sync.mode local cannot go on without a rank: leave --recovery out, or "
-                        "take relaunch")  # fmt: skip
 
 
 def was_due(before: int, step: int, every: int, last: int) -> bool:

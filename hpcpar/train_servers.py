@@ -22,7 +22,15 @@ from hpcpar.errors import UserError
 from hpcpar.fingerprint import weights_sha256
 from hpcpar.mesh import Mesh
 from hpcpar.nn import Model
-from hpcpar.opening import begin, due, open_all, open_sampler, open_writer, same_numerics
+from hpcpar.opening import (
+    begin,
+    check_workers,
+    due,
+    open_all,
+    open_sampler,
+    open_writer,
+    same_numerics,
+)
 from hpcpar.parallel import ParallelModel, parallelize
 from hpcpar.parallel.layout import Layout
 from hpcpar.parallel.shares import lone_model
@@ -48,7 +56,7 @@ ASP = 20  # steps that the fastest worker may be ahead
 def train_with_servers(config: Config, comm: Communicator) -> None:
     """One training run, from its data to the hash of its weights. Collective."""
     with together(comm):
-        check(config)
+        check_workers(config, "--sync.servers")
     check_needs(config.recovery, comm)
     numerics = same_numerics(config, comm)
     dataset, plain = open_all(config, comm)
@@ -68,25 +76,6 @@ def train_with_servers(config: Config, comm: Communicator) -> None:
         if comm.rank == 0:
             note(f"{rank_names(sorted(lost))} lost: the other servers have what was acknowledged")
         end_process(0)
-
-
-def check(config: Config) -> None:
-    """Raises `UserError` for what does not go together with servers."""
-    parallel = config.parallel
-    for name in ("pipeline", "tensor", "context"):
-        if getattr(parallel, name) != 1:
-            raise UserError(
-                f"--sync.servers goes with data-parallel workers only: leave --parallel.{name} out"
-            )
-    if parallel.plan or parallel.zero > 1:
-        raise UserError("--sync.servers goes with --parallel.zero 0 or 1, and without a plan")
-    if config.audit:
-        raise UserError("--audit compares what ranks computed at the same step: leave it out with "
-                        "--sync.servers")  # fmt: skip
-    if config.optim.on_spike != "stop" or config.optim.spike:
-        raise UserError("--sync.servers goes with --optim.on_spike stop, and without --optim.spike")
-    if config.run.trace or parallel.balance:
-        raise UserError("--run.trace and --parallel.balance are for training without servers")
 
 
 def hold(

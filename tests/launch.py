@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import IO, TypeVar
+from typing import IO, Any, TypeVar
 
 __all__ = ["members", "mpirun_command", "run", "side_by_side", "start_mpirun", "started"]
 
@@ -50,29 +50,14 @@ def run(
     capture: bool = False,
 ) -> subprocess.CompletedProcess[str]:
     """`subprocess.run` in a session of its own, which is ended as a whole, whatever happens."""
-    pipe: IO[str] | int | None = subprocess.PIPE if capture else None
-    with (
-        _environment(command, env) as environment,
-        subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=pipe,
-            stderr=pipe,
-            text=True,
-            errors="replace",
-            cwd=cwd,
-            env=environment,
-            start_new_session=True,
-        ) as process,
-    ):
+    pipe = subprocess.PIPE if capture else None
+    with _session(command, env, stdout=pipe, stderr=pipe, errors="replace", cwd=cwd) as process:
         try:
             stdout, stderr = process.communicate(timeout=limit)
         except subprocess.TimeoutExpired:
             _end_session(process.pid)
             stdout, stderr = process.communicate()
             raise subprocess.TimeoutExpired(command, limit, stdout, stderr) from None
-        finally:
-            _end_session(process.pid)
     return subprocess.CompletedProcess(command, process.returncode, stdout, stderr)
 
 
@@ -90,19 +75,21 @@ def started(
     command: Sequence[str], output: IO[str], env: Mapping[str, str] | None = None
 ) -> Iterator[subprocess.Popen[str]]:
     """A process in a session of its own, which is ended as a whole at the end of the block."""
+    with _session(command, env, stdout=output, stderr=subprocess.STDOUT, cwd=ROOT) as process:
+        yield process
+
+
+@contextlib.contextmanager
+def _session(
+    command: Sequence[str], env: Mapping[str, str] | None, **options: Any
+) -> Iterator[subprocess.Popen[str]]:
     with (
         _environment(command, env) as environment,
         subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            text=True,
-            cwd=ROOT,
-            env=environment,
-            start_new_session=True,
+            command, stdin=subprocess.DEVNULL, text=True, env=environment, start_new_session=True,
+            **options,
         ) as process,
-    ):
+    ):  # fmt: skip
         try:
             yield process
         finally:

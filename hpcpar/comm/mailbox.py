@@ -55,6 +55,7 @@ class Mailbox:
         self.posted = 0
         self._own = deque[Letter]()  # to itself
         self._leaving: list[tuple[MPI.Request, int, np.ndarray]] = []
+        self._arriving: dict[int, tuple[MPI.Request, np.ndarray]] = {}  # one of a rank at a time
         self._next, self._looked = 0, time.monotonic()
         self._status = MPI.Status()
 
@@ -79,22 +80,34 @@ class Mailbox:
             return self._own.popleft()
         for shift in range(self.size):
             source = (self._next + shift) % self.size
-            if source == self.rank:
-                continue
-            try:
-                # Also of those that are lost: what they had sent before may still be there.
-                message = self._mpi.Improbe(source, MPI.ANY_TAG, self._status)
-                if message is None:
-                    continue
-                data = np.empty(self._status.Get_count(_TYPE) * _BLOCK, np.uint8)
-                message.Recv(_spec(data))
-            except MPI.Exception as error:
-                self._note(error, source)
-                continue
-            self._next = (source + 1) % self.size
-            return _unpacked(source, data)
+            if source != self.rank and (data := self._arrived(source)) is not None:
+                self._next = (source + 1) % self.size
+                return _unpacked(source, data)
         self._look()
         return None
+
+    def _arrived(self, source: int) -> np.ndarray | None:
+        """The next letter of a rank, when all of it is here.
+
+        Also of one that is lost: what it had sent before may still come.
+        """
+        try:
+            if source not in self._arriving:
+                message = self._mpi.Improbe(source, MPI.ANY_TAG, self._status)
+                if message is None:
+                    return None
+                data = np.empty(self._status.Get_count(_TYPE) * _BLOCK, np.uint8)
+                # Nobody waits in MPI for the rest: the sender may be stopped in the middle.
+                self._arriving[source] = message.Irecv(_spec(data)), data
+            request, data = self._arriving[source]
+            if not request.Test():
+                return None
+        except MPI.Exception as error:
+            self._arriving.pop(source, None)  # broken off: the rest never comes
+            self._note(error, source)
+            return None
+        del self._arriving[source]
+        return data
 
     def wait(self, seconds: float) -> Letter | None:
         """The next letter, within so many seconds, or as soon as another rank is found lost."""

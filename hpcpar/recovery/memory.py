@@ -55,8 +55,11 @@ class Memory:
         """
         states = list(self._states())
         mine = sorted({step for step, _, _ in states})
-        told = agree(self._comm, json.dumps(mine))
-        for step in sorted({step for text in told for step in json.loads(text or "[]")})[::-1]:
+        told = agree(self._comm, json.dumps([self._generation, mine]))
+        known = [json.loads(text) for text in told if text]
+        # One whose keeper has not answered must not write what the others have forgotten.
+        self._generation = max(generation for generation, _ in known)
+        for step in sorted({step for _, steps in known for step in steps}, reverse=True):
             here = [(text, parts) for number, text, parts in states if number == step]
             parts: Parts = [part for _, found in here for part in found]
             if not rescue(self._comm, parts, fill, list(shapes(model))):

@@ -12,7 +12,7 @@ from hpcpar.optim import OptimConfig, clip_scale
 from hpcpar.parallel.run_roots import RunRoots
 from hpcpar.sync.config import SyncConfig
 from hpcpar.sync.key_range import on_the_wire
-from hpcpar.sync.keys import Keys, joined, spread
+from hpcpar.sync.keys import Keys, joined, put, spread, taken
 from hpcpar.sync.own_gradient import own_gradient, own_norm
 from hpcpar.sync.roles import Roles
 from hpcpar.sync.serving import drive
@@ -63,11 +63,8 @@ class Client:
         """This worker's slice of the state after a step goes to the servers."""
         weights = joined(self._keys.slices(self._rank), self._model.weights.flat)
         own = [weights, *self._model.update.optimizer.flat_state.values()]
-        xp, arrays = self._model.comm.device.xp, []
-        for number in range(self._roles.servers):
-            places = [there for _, there in self._keys.common(number, self._rank)]
-            nothing = weights[:0]
-            arrays.append([xp.concatenate([nothing, *(f[p] for p in places)]) for f in own])
+        servers = range(self._roles.servers)
+        arrays = [[taken(flat, self._places(number)) for flat in own] for number in servers]
         self._told = clock = step if self._ordered else step * self._roles.workers
         self._worker.load(clock, [{"worker": self._rank}] * self._roles.servers, arrays)
 
@@ -97,12 +94,11 @@ class Client:
             first["since"] = self._told  # what was told up to it may be forgotten
         if not self._ordered:
             norm, scale = self._clipped(roots, len(losses))
-            words |= {"scale": scale, "worker": self._rank}
+            words |= {"scale": scale}
             first |= words | {"norm": norm}
-        payloads = []
-        count = len(roots[0].roots)
+        count, payloads = len(roots[0].roots), []
+        flats = [dict(enumerate(total.roots[i] for total in roots)) for i in range(count)]
         for number, stretches in enumerate(self._keys.gradients):
-            flats = [dict(enumerate(total.roots[i] for total in roots)) for i in range(count)]
             sent = [on_the_wire(joined(stretches, flat), self._sync.wire) for flat in flats]
             payloads.append(Payload(words if number else first, sent))
         with self._model.timeline.on("wait", "push"):
@@ -122,11 +118,7 @@ class Client:
         found = self._drive(self._worker.fetch(asked))
         for number, arrays in enumerate(found):
             for flat, given in zip(optimizer.flat_state.values(), arrays, strict=True):
-                at = 0
-                for _, there in self._keys.common(number, self._rank):
-                    size = there.stop - there.start
-                    flat[there] = self._model.comm.device.asarray(given[at : at + size])
-                    at += size
+                put(flat, self._places(number), self._model.comm.device.asarray(given))
         optimizer.steps = step
 
     def end(self, stopped: bool = False) -> set[int]:
@@ -137,6 +129,10 @@ class Client:
         self._worker.end(stopped)
         self._mailbox.flush()
         return self._worker.lost
+
+    def _places(self, server: int) -> list[slice]:
+        """Of what a server has, in a flat array of this worker's slices."""
+        return [there for _, there in self._keys.common(server, self._rank)]
 
     def _drive(self, waiting: Waiting) -> Any:
         comm = self._model.comm

@@ -25,7 +25,7 @@ from hpcpar.optim import (
 from hpcpar.parallel.blocks import block_sums
 from hpcpar.parallel.buckets import Piece
 from hpcpar.schedule.tree import subtrees
-from hpcpar.sync.keys import Keys, Stretch
+from hpcpar.sync.keys import Keys, Stretch, put, taken
 from hpcpar.sync.shard import Payload
 from hpcpar.tree import Subtotals
 
@@ -116,20 +116,13 @@ class KeyRange:
     def load(self, words: Mapping[str, Any], arrays: Sequence[Any]) -> None:
         """What a worker has of the first state: weights, then each kind of the optimizer's."""
         for flat, given in zip(self.state(), arrays, strict=True):
-            at = 0
-            for place in self._places(words["worker"]):
-                size = place.stop - place.start
-                flat[place] = self._device.asarray(given[at : at + size])
-                at += size
+            put(flat, self._places(words["worker"]), self._device.asarray(given))
         self.optimizer.steps = words["clock"]
 
-    def fetch(self, words: Mapping[str, Any]) -> list[np.ndarray]:
+    def fetch(self, words: Mapping[str, Any]) -> list[Array]:
         """The optimizer's state of a worker's slice, by kind."""
-        places, nothing = self._places(words["worker"]), np.empty(0, np.float32)
-        return [
-            np.concatenate([nothing, *(to_host(flat[place]) for place in places)])
-            for flat in self.optimizer.flat_state.values()
-        ]
+        places = self._places(words["worker"])
+        return [taken(flat, places) for flat in self.optimizer.flat_state.values()]
 
     def _places(self, worker: int) -> list[slice]:
         return [here for here, _ in self._keys.common(self._number, worker)]

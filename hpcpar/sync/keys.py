@@ -15,7 +15,7 @@ from hpcpar.nn import Model
 from hpcpar.parallel.buckets import Piece
 from hpcpar.parallel.holdings import Holdings
 
-__all__ = ["Keys", "Stretch", "joined", "spread"]
+__all__ = ["Keys", "Stretch", "joined", "put", "spread", "taken"]
 
 
 class Stretch(NamedTuple):
@@ -84,6 +84,20 @@ def joined(stretches: Sequence[Stretch], flat: Mapping[int, Array]) -> Array:
     parts = [flat[bucket][run.start : run.stop] for bucket, run in stretches]
     xp = namespace(parts[0]) if parts else np
     return xp.concatenate(parts) if parts else np.empty(0, np.float32)
+
+
+def taken(flat: Array, places: Sequence[slice]) -> Array:
+    """What is at these places of a flat array, one behind the other."""
+    return namespace(flat).concatenate([flat[:0], *(flat[place] for place in places)])
+
+
+def put(flat: Array, places: Sequence[slice], values: Array) -> None:
+    """What `taken` gave, back to its places."""
+    at = 0
+    for place in places:
+        size = place.stop - place.start
+        flat[place] = values[at : at + size]
+        at += size
 
 
 def spread(stretches: Sequence[Stretch], joined: Array, flat: Mapping[int, Array]) -> None:

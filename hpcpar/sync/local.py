@@ -13,6 +13,7 @@ from hpcpar.device import Array
 from hpcpar.optim import OptimConfig, Optimizer, clip_scale, make_optimizer
 from hpcpar.parallel.buckets import Piece
 from hpcpar.sync.config import SyncConfig
+from hpcpar.sync.keys import put, taken
 from hpcpar.sync.own_gradient import own_gradient, own_norm
 from hpcpar.tree import TreeSum
 
@@ -66,13 +67,8 @@ class LocalTraining:
         if not held.steps:  # there is no state yet
             return
         for kind, flat in self._flats():
-            every = comm.allgather(held.flat_state[kind])
-            at = 0
-            for rank in range(comm.size):
-                for place in self._slices(rank):
-                    size = place.stop - place.start
-                    flat[place] = every[at : at + size]
-                    at += size
+            places = [place for rank in range(comm.size) for place in self._slices(rank)]
+            put(flat, places, comm.allgather(held.flat_state[kind]))
         self._own.steps = held.steps
 
     def step(
@@ -117,11 +113,7 @@ class LocalTraining:
                 own = self._total.buffer()
                 own[...] = flat
                 flat[...] = self._mean(own)
-            at = 0
-            for place in self._slices(self._model.comm.rank):
-                size = place.stop - place.start
-                held.flat_state[kind][at : at + size] = flat[place]
-                at += size
+            held.flat_state[kind][...] = taken(flat, list(self._slices(self._model.comm.rank)))
         held.steps = step
 
     def _mean(self, own: Array) -> Array:

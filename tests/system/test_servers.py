@@ -142,7 +142,7 @@ MISTAKES = [
     ("3", [SERVERS, "1", "--parallel.zero", "2"], "--parallel.zero 0 or 1"),
     ("3", [SERVERS, "1", "--parallel.speeds", "1,1,1"], "3 numbers for 2 ranks"),  # workers alone
     ("3", [SERVERS, "1", "--optim.spike", "4"], "without --optim.spike"),
-    ("2", ["--sync.mode", "local", "--optim.spike", "4"], "without --audit and --optim.spike"),
+    ("2", ["--sync.mode", "local", "--optim.spike", "4"], "and without --optim.spike"),
     ("2", ["--sync.mode", "local", "--optim.lr", "1e20"], "loss nan"),
     ("3", [SERVERS, "1", "--audit", "2"], "leave it out with --sync.servers"),
     ("2", ["--sync.mode", "local", SERVERS, "1"], "leave --sync.servers out"),
