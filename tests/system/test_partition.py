@@ -6,6 +6,7 @@ import pytest
 from launch import start_mpirun
 from training import metrics, sha256, summary, train_all, write_config
 
+pytestmark = pytest.mark.timeout(240)  # a launch of many trainings has 150 s
 LAYOUT = ("--reproducible", "layout")
 FEATURE = ("--data.partition", "feature")
 BATCH = ("--data.partition", "batch")

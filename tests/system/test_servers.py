@@ -13,6 +13,7 @@ from training import metrics, sha256, summary, train_all
 from hpcpar.errors import EXIT_HANG, EXIT_REQUEUE
 from hpcpar.launch.mpirun import FAULT_TOLERANT
 
+pytestmark = pytest.mark.timeout(240)  # a launch of many trainings has 150 s
 PROGRAM = Path(__file__).parents[1] / "programs" / "server_dies.py"
 STEPS = 12
 SERVERS = "--sync.servers"

@@ -7,6 +7,7 @@ from training import metrics, sha256, tool_here, train_all, write_config
 
 from hpcpar.errors import UserError
 
+pytestmark = pytest.mark.timeout(240)  # a launch of many trainings has 150 s
 DOCUMENTS = ("--data.documents", "true", "--data.balance", "true", "--steps", 5)
 STRATIFIED = ("--data.stratify", "true", "--steps", 5)
 RUNS = {  # ranks, kind, arguments
